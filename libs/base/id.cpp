@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/id.h"
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+
+#include "base/error.h"
+#include "base/random.h"
+
+namespace flock {
+namespace {
+
+// Milliseconds that never go back and differ by the 12-bit counter in `rand_a` (RFC 9562, 6.2 method 1).
+struct Tick {
+  std::uint64_t milliseconds;
+  std::uint32_t counter;
+};
+
+Tick next_tick() {
+  static std::mutex mutex;
+  static Tick last{0, 0};
+  const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::system_clock::now().time_since_epoch());
+  const std::lock_guard lock(mutex);
+  const auto milliseconds = static_cast<std::uint64_t>(now.count());
+  if (milliseconds > last.milliseconds) {
+    last = {milliseconds, 0};
+  } else if (++last.counter == 0x1000) {
+    last = {last.milliseconds + 1, 0};
+  }
+  return last;
+}
+
+}  // namespace
+
+std::string new_uuid() {
+  const Tick tick = next_tick();
+  std::array<unsigned char, 16> bytes;
+  random_bytes(bytes.data(), bytes.size());
+  for (int i = 0; i < 6; ++i) {
+    bytes[static_cast<std::size_t>(i)] =
+        static_cast<unsigned char>(tick.milliseconds >> (8 * (5 - i)));
+  }
+  bytes[6] = static_cast<unsigned char>(0x70 | (tick.counter >> 8));
+  bytes[7] = static_cast<unsigned char>(tick.counter);
+  bytes[8] = static_cast<unsigned char>(0x80 | (bytes[8] & 0x3f));
+
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  text.reserve(36);
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += kHex[bytes[i] >> 4];
+    text += kHex[bytes[i] & 15];
+  }
+  return text;
+}
+
+bool is_uuid(std::string_view text) noexcept {
+  if (text.size() != 36) return false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    const bool hex = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+    if (dash ? c != '-' : !hex) return false;
+  }
+  return true;
+}
+
+void require_uuid(std::string_view text, std::string_view what) {
+  if (is_uuid(text)) return;
+  throw Error(Code::kInvalidArgument, "not a valid " + std::string(what))
+      .with("value", std::string(text.substr(0, 64)))
+      .hint("ids are lower-case UUIDs such as 0190f3a2-7c11-7abc-8def-0123456789ab");
+}
+
+}  // namespace flock
