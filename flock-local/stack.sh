@@ -1,0 +1,246 @@
+# The parts of the local stack: each a private instance on loopback with its data under .flock/. Sourced by scripts/.
+# shellcheck shell=bash disable=SC2154
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
+
+parts="postgres mosquitto valkey registry api podman flockd"   # start order
+
+secret() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
+
+# secret_file PATH: a random secret, made once.
+secret_file() {
+  [ -s "$1" ] || (umask 077; secret >"$1")
+}
+
+# data NAME USER: a folder that USER owns and can reach; under .flock/, or under /tmp where a checkout lies in a closed home.
+data() {
+  local dir=$home/$1
+  if [ ! -e "$dir" ]; then
+    mkdir -p "$home"
+    if setpriv --reuid="$2" --clear-groups test -x "$home" 2>/dev/null; then
+      mkdir "$dir"
+    else
+      ln -s "$(mktemp -d "/tmp/flock-local-$1.XXXXXX")" "$dir"
+    fi
+    chown "$2" "$dir/"
+    chmod 700 "$dir/"
+  fi
+  readlink -f "$dir"
+}
+
+as() { local user=$1; shift; echo setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups "$@"; }
+
+# --- Certificates and keys ------------------------------------------------------------------------
+
+make_certificates() {
+  local dir=$home/tls
+  [ ! -s "$dir/server.pem" ] || return 0
+  mkdir -p "$dir"
+  (
+    umask 077
+    cd "$dir"
+    openssl ecparam -name prime256v1 -genkey -noout -out ca.key
+    openssl req -x509 -new -key ca.key -out ca.pem -days 3650 -subj "/CN=Flock local CA" \
+      -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+    openssl ecparam -name prime256v1 -genkey -noout -out server.key
+    openssl req -new -key server.key -out server.csr -subj "/CN=localhost"
+    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\n' >server.ext
+    openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 825 -extfile server.ext -out server.pem
+  ) 2>>"$home/log/openssl.log"
+  chmod 644 "$dir/ca.pem"
+}
+
+# --- Parts: start_X is harmless when X runs; ready_X answers whether it does its work --------------
+
+start_postgres() {
+  local dir pgbin=/usr/lib/postgresql/15/bin
+  dir=$(data postgres postgres)
+  if [ ! -s "$dir/data/PG_VERSION" ]; then
+    $(as postgres "$pgbin/initdb") -D "$dir/data" -U postgres --auth-local=trust --auth-host=scram-sha-256 \
+      -E UTF8 --locale=C.UTF-8 --no-sync >>"$home/log/postgres.log" 2>&1 || die "initdb failed" "look into $home/log/postgres.log"
+  fi
+  # The folder is 0700, so "trust" on the socket means: the owner and root.
+  start postgres $(as postgres "$pgbin/postgres") -D "$dir/data" -p "$(port postgres)" -k "$dir" \
+    -c listen_addresses=127.0.0.1 -c shared_buffers=64MB -c max_connections=60
+  wait_for 30 PostgreSQL ready_postgres
+  if [ ! -e "$home/postgres.created" ]; then
+    secret_file "$home/secrets/postgres"
+    sql postgres <<S
+CREATE ROLE flock LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD '$(cat "$home/secrets/postgres")';
+CREATE DATABASE flock OWNER flock;
+S
+    touch "$home/postgres.created"
+  fi
+}
+ready_postgres() { [ "$(sql postgres -At <<<'select 1')" = 1 ]; }
+sql() { psql -qAtX -v ON_ERROR_STOP=1 -h "$(readlink -f "$home/postgres")" -p "$(port postgres)" -U postgres "$1"; }
+
+start_mosquitto() {
+  local dir user
+  dir=$(data mosquitto mosquitto)
+  secret_file "$home/secrets/mqtt"
+  if [ ! -s "$home/secrets/mqtt.passwords" ]; then
+    (
+      umask 077
+      for user in flock-api flock-ingester flock-scheduler; do echo "$user:$(secret)"; done >"$home/secrets/mqtt.passwords"
+      cp "$home/secrets/mqtt.passwords" "$dir/passwords"
+      mosquitto_passwd -U "$dir/passwords"
+    )
+  fi
+  cp "$root/flock-local/broker-plugin/acl" "$dir/acl"
+  cp "$bin/flock-local/broker-plugin/flock_auth.so" "$home/keys/jwks.json" "$home/tls/server.pem" "$home/tls/server.key" "$dir/"
+  cat >"$dir/mosquitto.conf" <<C
+per_listener_settings false
+allow_anonymous false
+user mosquitto
+persistence true
+persistence_location $dir/
+autosave_interval 5
+max_queued_messages 100000
+max_inflight_messages 256
+max_packet_size 1048576
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+password_file $dir/passwords
+acl_file $dir/acl
+plugin $dir/flock_auth.so
+plugin_opt_jwks_file $dir/jwks.json
+plugin_opt_issuer $(public_url)
+listener $(port mqtts) 127.0.0.1
+certfile $dir/server.pem
+keyfile $dir/server.key
+tls_version tlsv1.2
+listener $(port mqtt_wss) 127.0.0.1
+protocol websockets
+certfile $dir/server.pem
+keyfile $dir/server.key
+C
+  chown -R mosquitto "$dir/"
+  start mosquitto mosquitto -c "$dir/mosquitto.conf"
+  wait_for 15 Mosquitto ready_mosquitto
+}
+ready_mosquitto() { port_open "$(port mqtts)"; }
+
+start_valkey() {
+  local dir user=redis server
+  server=$(command -v valkey-server || command -v redis-server)
+  id -u valkey >/dev/null 2>&1 && user=valkey
+  dir=$(data valkey $user)
+  secret_file "$home/secrets/valkey"
+  (
+    umask 077
+    printf 'bind 127.0.0.1\nport %s\ndir %s\nappendonly yes\nsave ""\ndaemonize no\nrequirepass %s\n' \
+      "$(port valkey)" "$dir" "$(cat "$home/secrets/valkey")" >"$dir/server.conf"
+  )
+  chown -R $user "$dir/"
+  start valkey $(as $user "$server") "$dir/server.conf"
+  wait_for 15 Valkey ready_valkey
+}
+ready_valkey() { port_open "$(port valkey)"; }
+
+start_registry() {
+  local dir
+  dir=$(data registry docker-registry)
+  cp "$home/keys/registry-signing.crt" "$dir/"
+  cat >"$dir/config.yml" <<C
+version: 0.1
+log: {level: warn}
+storage: {filesystem: {rootdirectory: $dir/store}, delete: {enabled: true}}
+http: {addr: 127.0.0.1:$(port registry)}
+auth:
+  token:
+    realm: $(public_url)/v1/registry/token
+    service: flock-registry
+    issuer: flock
+    rootcertbundle: $dir/registry-signing.crt
+C
+  chown -R docker-registry "$dir/"
+  start registry $(as docker-registry docker-registry) serve "$dir/config.yml"
+  wait_for 15 "the registry" ready_registry
+}
+ready_registry() { port_open "$(port registry)"; }
+
+public_url() { echo "http://127.0.0.1:$(port api)"; }
+admin_url() { echo "http://127.0.0.1:$(port admin)"; }
+
+start_api() {
+  cat >"$home/flock-api.yaml" <<C
+target: all
+public_url: $(public_url)
+setup_key_file: $home/secrets/setup-key
+admin:
+  listen: 127.0.0.1:$(port admin)
+api:
+  listen: 127.0.0.1:$(port api)
+postgres:
+  url: postgresql://flock@127.0.0.1:$(port postgres)/flock
+  password_file: $home/secrets/postgres
+live_state:
+  kind: valkey
+  address: 127.0.0.1:$(port valkey)
+  password_file: $home/secrets/valkey
+mqtt:
+  url: mqtts://127.0.0.1:$(port mqtts)
+  device_urls: ["mqtts://127.0.0.1:$(port mqtts)", "wss://127.0.0.1:$(port mqtt_wss)/mqtt"]
+  ca_file: $home/tls/ca.pem
+  password_file: $home/secrets/mqtt.passwords
+registry:
+  url: http://127.0.0.1:$(port registry)
+  hosts: ["127.0.0.1:$(port registry)"]
+  service: flock-registry
+keys:
+  directory: $home/keys
+C
+  start api "$bin/flock-api/flock-api" --config "$home/flock-api.yaml"
+  wait_for 60 flock-api ready_api
+}
+ready_api() { alive api || die "flock-api ended: $(tail -3 "$home/log/api.log")"; curl -fs -o /dev/null "$(admin_url)/readyz"; }
+
+# One isolated device: its own container store, configuration and socket.
+start_podman() {
+  local dir=$home/device
+  mkdir -p "$dir/net"
+  cat >"$dir/containers.conf" <<C
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+tmp_dir = "$dir/tmp"
+static_dir = "$dir/store/libpod"
+volume_path = "$dir/store/volumes"
+[network]
+network_backend = "netavark"
+network_config_dir = "$dir/net"
+C
+  printf '[storage]\ndriver = "overlay"\ngraphroot = "%s/store"\nrunroot = "%s/run"\n' "$dir" "$dir" >"$dir/storage.conf"
+  rm -f "$dir/podman.sock"
+  start podman env CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf" \
+    podman system service --time=0 "unix://$dir/podman.sock"
+  wait_for 20 Podman ready_podman
+}
+ready_podman() { curl -fs -o /dev/null --unix-socket "$home/device/podman.sock" http://podman/_ping; }
+device_podman() {
+  CONTAINERS_CONF="$home/device/containers.conf" CONTAINERS_STORAGE_CONF="$home/device/storage.conf" podman "$@"
+}
+
+start_flockd() {
+  mkdir -p "$home/device/flockd"
+  cat >"$home/device/flockd.yaml" <<C
+server: $(public_url)
+provisioning_key_file: $home/secrets/provisioning-key
+data_dir: $home/device/flockd
+name: local-device
+podman:
+  socket: $home/device/podman.sock
+registry:
+  insecure_hosts: ["127.0.0.1:$(port registry)"]
+C
+  start flockd "$bin/flock-agent/flockd" --config "$home/device/flockd.yaml"
+}
+ready_flockd() { alive flockd; }
+
+ensure() { alive "$1" || "start_$1"; }
