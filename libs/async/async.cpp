@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <algorithm>
 #include <list>
 
 #include "async/backoff.h"
@@ -23,7 +23,8 @@ Error cancelled() { return Error(Code::kCancelled, "cancelled"); }
 
 }  // namespace
 
-// --- Loop -----------------------------------------------------------------------------------------
+// --- Loop
+// -----------------------------------------------------------------------------------------
 
 struct Loop::Impl {
   asio::io_context context{1};
@@ -73,7 +74,8 @@ Task<void> check_cancelled() {
   if (state.cancelled() != asio::cancellation_type::none) throw cancelled();
 }
 
-// --- TaskScope ------------------------------------------------------------------------------------
+// --- TaskScope
+// ------------------------------------------------------------------------------------
 
 struct TaskScope::Impl {
   struct Entry {
@@ -142,7 +144,8 @@ void TaskScope::cancel() {
 Task<void> TaskScope::join() { co_await impl_->idle.wait(); }
 std::size_t TaskScope::size() const noexcept { return impl_->entries.size(); }
 
-// --- Deadline -------------------------------------------------------------------------------------
+// --- Deadline
+// -------------------------------------------------------------------------------------
 
 namespace detail {
 
@@ -193,10 +196,11 @@ void throw_timeout(const std::string& what, Duration limit) {
 
 }  // namespace detail
 
-// --- Event ----------------------------------------------------------------------------------------
+// --- Event
+// ----------------------------------------------------------------------------------------
 
-// Each waiter has a timer of its own: a timer is the one thing in Asio that many can wait for and that cancellation
-// reaches without further code.
+// Each waiter has a timer of its own: a timer is the one thing in Asio that many can wait for and
+// that cancellation reaches without further code.
 struct Event::Impl {
   explicit Impl(Executor e) : executor(std::move(e)) {}
   Executor executor;
@@ -244,7 +248,8 @@ Task<bool> Event::wait_for(Duration limit) {
   co_return true;
 }
 
-// --- Backoff --------------------------------------------------------------------------------------
+// --- Backoff
+// --------------------------------------------------------------------------------------
 
 Duration Backoff::next() {
   const auto bound = static_cast<std::uint64_t>(std::max<Duration::rep>(1, ceiling_.count()));

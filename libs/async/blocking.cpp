@@ -56,7 +56,8 @@ Task<void> BlockingPool::run_void(std::function<void()> job) {
     impl_->queued.fetch_sub(1);
     asio::post(loop, [done] { done->set(); });
   });
-  // `job` and `failure` live in this frame, so even a cancelled caller stays until the thread is done with them.
+  // `job` and `failure` live in this frame, so even a cancelled caller stays until the thread is
+  // done with them.
   co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
   co_await done->wait();
   co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());

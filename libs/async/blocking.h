@@ -11,8 +11,8 @@
 
 namespace flock {
 
-// The only threads beside the loops: a bounded pool for work that blocks (getaddrinfo, file systems) or burns CPU.
-// Threads start with the first job. Results arrive on the caller's loop.
+// The only threads beside the loops: a bounded pool for work that blocks (getaddrinfo, file
+// systems) or burns CPU. Threads start with the first job. Results arrive on the caller's loop.
 class BlockingPool {
  public:
   explicit BlockingPool(std::size_t threads = 2, std::size_t queue_limit = 1024);
@@ -23,8 +23,8 @@ class BlockingPool {
   // The process's own pool.
   static BlockingPool& shared();
 
-  // What `job` throws is thrown here. Error{kUnavailable} when the queue is full. A cancelled caller still waits for the
-  // job's end, because the job uses what it captured.
+  // What `job` throws is thrown here. Error{kUnavailable} when the queue is full. A cancelled
+  // caller still waits for the job's end, because the job uses what it captured.
   Task<void> run_void(std::function<void()> job);
 
   template <class T>

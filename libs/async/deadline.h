@@ -18,7 +18,8 @@
 namespace flock {
 namespace detail {
 
-// The timer of one with_deadline: cancels the child once, for one of two reasons that stay told apart.
+// The timer of one with_deadline: cancels the child once, for one of two reasons that stay told
+// apart.
 class DeadlineTimer;
 std::shared_ptr<DeadlineTimer> start_deadline(Executor executor, Duration limit);
 asio::cancellation_slot child_slot(DeadlineTimer& timer);
@@ -29,8 +30,8 @@ bool finish_deadline(DeadlineTimer& timer, asio::cancellation_state parent);
 
 }  // namespace detail
 
-// Runs `task`; after `limit` it is cancelled and Error{kTimeout, what} is thrown. Cancelling the caller cancels `task` and
-// gives kCancelled. The task has always ended when this returns.
+// Runs `task`; after `limit` it is cancelled and Error{kTimeout, what} is thrown. Cancelling the
+// caller cancels `task` and gives kCancelled. The task has always ended when this returns.
 template <class T>
 Task<T> with_deadline(Task<T> task, Duration limit, std::string what) {
   const Executor executor = co_await asio::this_coro::executor;

@@ -21,7 +21,8 @@ class Loop {
   // Handlers that are still queued are dropped with the loop. Callable from any thread.
   void stop();
 
-  // Runs `task` to its end on this loop and returns; what it throws comes out here. For main() and tests.
+  // Runs `task` to its end on this loop and returns; what it throws comes out here. For main() and
+  // tests.
   void run(Task<void> task);
 
  private:

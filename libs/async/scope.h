@@ -13,8 +13,9 @@ namespace flock {
 
 // Owns background work: everything spawned here ends before the owner does.
 //   scope.spawn("heartbeat", heartbeat());   ...   scope.cancel(); co_await scope.join();
-// A task that ends with kCancelled ends silently; one that ends with another error is handed to on_failure (default: log
-// it as an error), since nobody awaits it. Not thread-safe: use it on its executor only.
+// A task that ends with kCancelled ends silently; one that ends with another error is handed to
+// on_failure (default: log it as an error), since nobody awaits it. Not thread-safe: use it on its
+// executor only.
 class TaskScope {
  public:
   explicit TaskScope(Executor executor);
@@ -26,7 +27,8 @@ class TaskScope {
   void spawn(std::string name, Task<void> task);
   // Called on the loop with the task's name and what it threw.
   void on_failure(std::function<void(const std::string& name, std::exception_ptr)> handler);
-  // Asks every task to stop; each sees kCancelled at its present or next wait. Later spawns start cancelled.
+  // Asks every task to stop; each sees kCancelled at its present or next wait. Later spawns start
+  // cancelled.
   void cancel();
   // Resumes when no task is left. Does not cancel by itself.
   Task<void> join();

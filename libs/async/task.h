@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Task<T>: what a coroutine of Flock returns. Tasks run on the one loop of their target; nothing is shared across loops.
+// Task<T>: what a coroutine of Flock returns. Tasks run on the one loop of their target; nothing is
+// shared across loops.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>

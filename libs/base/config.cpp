@@ -196,7 +196,8 @@ void Schema::load(const Sources& sources) {
       if (entry == nullptr) {
         unknown(place, key);
       } else if (node.IsSequence() != entry->list) {
-        problems.push_back({place, "wrong_type", entry->list ? "must be a list" : "must be a value"});
+        problems.push_back(
+            {place, "wrong_type", entry->list ? "must be a list" : "must be a value"});
       } else if (entry->list) {
         apply(place, [&] { entry->set_list(node.as<std::vector<std::string>>()); });
       } else {
@@ -206,9 +207,9 @@ void Schema::load(const Sources& sources) {
   }
 
   for (const auto& [name, value] : sources.environment) {
-    const auto entry = std::find_if(entries_.begin(), entries_.end(), [&, &wanted = name](const Entry& e) {
-      return environment_name(prefix_, e.key) == wanted;
-    });
+    const auto entry = std::find_if(
+        entries_.begin(), entries_.end(),
+        [&, &wanted = name](const Entry& e) { return environment_name(prefix_, e.key) == wanted; });
     if (entry == entries_.end()) {
       unknown(name, name);
     } else {
@@ -257,7 +258,8 @@ std::string Schema::print() const {
     const std::string section = dot == std::string::npos ? "" : entry.key.substr(0, dot);
     if (section != open && !section.empty()) out += section + ":\n";
     open = section;
-    out += (section.empty() ? entry.key : "  " + entry.key.substr(dot + 1)) + ": " + entry.get() + "\n";
+    out += (section.empty() ? entry.key : "  " + entry.key.substr(dot + 1)) + ": " + entry.get() +
+           "\n";
   }
   return out;
 }

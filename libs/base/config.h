@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Configuration: defaults < YAML file < environment < flags; an unknown key is an error, never ignored.
+// Configuration: defaults < YAML file < environment < flags; an unknown key is an error, never
+// ignored.
 //
-//   struct PostgresConfig { std::string url = "..."; std::int64_t pool_size = 8; Secret password; };
-//   config::Schema schema("FLOCK_");
-//   schema.add("postgres.url", c.url, "connection string, see libpq");
-//   schema.load({.file = path, .arguments = {argv + 1, argv + argc}});
+//   struct PostgresConfig { std::string url = "..."; std::int64_t pool_size = 8; Secret password;
+//   }; config::Schema schema("FLOCK_"); schema.add("postgres.url", c.url, "connection string, see
+//   libpq"); schema.load({.file = path, .arguments = {argv + 1, argv + argc}});
 //
-// Key "postgres.pool_size" is `postgres: {pool_size: 8}` in YAML, FLOCK_POSTGRES_POOL_SIZE in the environment, and
+// Key "postgres.pool_size" is `postgres: {pool_size: 8}` in YAML, FLOCK_POSTGRES_POOL_SIZE in the
+// environment, and
 // --postgres.pool-size=8 (or --postgres.pool_size 8) on the command line.
 #pragma once
 
@@ -59,9 +60,9 @@ class Schema {
     std::string help;
     std::string initial;
     bool list = false;
-    std::function<void(const std::string&)> set;      // throws Error on a bad value
+    std::function<void(const std::string&)> set;  // throws Error on a bad value
     std::function<void(std::vector<std::string>)> set_list;
-    std::function<std::string()> get;                 // YAML scalar or flow list; secrets blanked
+    std::function<std::string()> get;  // YAML scalar or flow list; secrets blanked
   };
   void add_entry(Entry entry);
   const Entry* find(std::string_view key) const;

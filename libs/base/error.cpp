@@ -8,22 +8,38 @@ namespace flock {
 
 std::string_view to_string(Code code) noexcept {
   switch (code) {
-    case Code::kInvalidArgument: return "invalid_argument";
-    case Code::kUnprocessable: return "unprocessable";
-    case Code::kUnauthenticated: return "unauthenticated";
-    case Code::kForbidden: return "forbidden";
-    case Code::kNotFound: return "not_found";
-    case Code::kConflict: return "conflict";
-    case Code::kPreconditionFailed: return "precondition_failed";
-    case Code::kTooLarge: return "too_large";
-    case Code::kRateLimited: return "rate_limited";
-    case Code::kTimeout: return "timeout";
-    case Code::kCancelled: return "cancelled";
-    case Code::kUnavailable: return "unavailable";
-    case Code::kProtocol: return "protocol";
-    case Code::kCorrupt: return "corrupt";
-    case Code::kUnsupported: return "unsupported";
-    case Code::kInternal: return "internal";
+    case Code::kInvalidArgument:
+      return "invalid_argument";
+    case Code::kUnprocessable:
+      return "unprocessable";
+    case Code::kUnauthenticated:
+      return "unauthenticated";
+    case Code::kForbidden:
+      return "forbidden";
+    case Code::kNotFound:
+      return "not_found";
+    case Code::kConflict:
+      return "conflict";
+    case Code::kPreconditionFailed:
+      return "precondition_failed";
+    case Code::kTooLarge:
+      return "too_large";
+    case Code::kRateLimited:
+      return "rate_limited";
+    case Code::kTimeout:
+      return "timeout";
+    case Code::kCancelled:
+      return "cancelled";
+    case Code::kUnavailable:
+      return "unavailable";
+    case Code::kProtocol:
+      return "protocol";
+    case Code::kCorrupt:
+      return "corrupt";
+    case Code::kUnsupported:
+      return "unsupported";
+    case Code::kInternal:
+      return "internal";
   }
   return "internal";
 }

@@ -30,7 +30,8 @@ enum class Code {
   kInternal,     // our own fault
 };
 
-// The stable machine name, e.g. "not_found"; used as `code` in problem documents and as metric label.
+// The stable machine name, e.g. "not_found"; used as `code` in problem documents and as metric
+// label.
 std::string_view to_string(Code code) noexcept;
 
 // One fault in an input document. `pointer` is an RFC 6901 JSON pointer ("/services/web/ports/0").
@@ -56,7 +57,9 @@ class Error final : public std::exception {
   const std::string& message() const noexcept { return message_; }
   const std::string& hint() const noexcept { return hint_; }
   const std::vector<Problem>& problems() const noexcept { return problems_; }
-  const std::vector<std::pair<std::string, std::string>>& context() const noexcept { return context_; }
+  const std::vector<std::pair<std::string, std::string>>& context() const noexcept {
+    return context_;
+  }
 
   // The message alone; describe() adds context and problems in one line for logs and terminals.
   const char* what() const noexcept override { return message_.c_str(); }

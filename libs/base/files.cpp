@@ -69,7 +69,8 @@ std::optional<std::string> read_file(const std::string& path, std::size_t limit)
 void write_file_atomic(const std::string& path, std::string_view content, mode_t mode) {
   const std::string temporary = path + ".new";
   try {
-    const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
+    const Descriptor file(
+        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
     if (file.get() < 0) throw failed("create", temporary, errno);
     if (::fchmod(file.get(), mode) != 0) throw failed("chmod", temporary, errno);
     write_all(file.get(), content, temporary);
@@ -91,7 +92,8 @@ std::string read_secret_file(const std::string& path) {
   while (!content->empty() && (content->back() == '\n' || content->back() == '\r')) {
     content->pop_back();
   }
-  if (content->empty()) throw Error(Code::kInvalidArgument, "secret file is empty").with("file", path);
+  if (content->empty())
+    throw Error(Code::kInvalidArgument, "secret file is empty").with("file", path);
   return *content;
 }
 

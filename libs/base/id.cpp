@@ -12,7 +12,8 @@
 namespace flock {
 namespace {
 
-// Milliseconds that never go back and differ by the 12-bit counter in `rand_a` (RFC 9562, 6.2 method 1).
+// Milliseconds that never go back and differ by the 12-bit counter in `rand_a` (RFC 9562, 6.2
+// method 1).
 struct Tick {
   std::uint64_t milliseconds;
   std::uint32_t counter;

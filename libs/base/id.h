@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opaque identifiers: lower-case UUIDv7 text (RFC 9562), one C++ type per kind so that they cannot be mixed up.
+// Opaque identifiers: lower-case UUIDv7 text (RFC 9562), one C++ type per kind so that they cannot
+// be mixed up.
 #pragma once
 
 #include <compare>
@@ -43,13 +44,27 @@ Id<Tag> Id<Tag>::parse(std::string_view text, std::string_view what) {
   return Id(std::string(text));
 }
 
-struct OrgTag { static constexpr std::string_view kName = "organization id"; };
-struct FleetTag { static constexpr std::string_view kName = "fleet id"; };
-struct DeviceTag { static constexpr std::string_view kName = "device id"; };
-struct ReleaseTag { static constexpr std::string_view kName = "release id"; };
-struct DeploymentTag { static constexpr std::string_view kName = "deployment id"; };
-struct RolloutTag { static constexpr std::string_view kName = "rollout id"; };
-struct KeyTag { static constexpr std::string_view kName = "key id"; };
+struct OrgTag {
+  static constexpr std::string_view kName = "organization id";
+};
+struct FleetTag {
+  static constexpr std::string_view kName = "fleet id";
+};
+struct DeviceTag {
+  static constexpr std::string_view kName = "device id";
+};
+struct ReleaseTag {
+  static constexpr std::string_view kName = "release id";
+};
+struct DeploymentTag {
+  static constexpr std::string_view kName = "deployment id";
+};
+struct RolloutTag {
+  static constexpr std::string_view kName = "rollout id";
+};
+struct KeyTag {
+  static constexpr std::string_view kName = "key id";
+};
 
 using OrgId = Id<OrgTag>;
 using FleetId = Id<FleetTag>;

@@ -149,9 +149,9 @@ std::optional<std::string> Reader::text(std::string_view key, Text limits, bool 
     return std::nullopt;
   }
   if (found->size() < limits.min || found->size() > limits.max) {
-    problem(key, found->size() < limits.min ? "too_short" : "too_long",
-            "must have " + std::to_string(limits.min) + " to " + std::to_string(limits.max) +
-                " bytes");
+    problem(
+        key, found->size() < limits.min ? "too_short" : "too_long",
+        "must have " + std::to_string(limits.min) + " to " + std::to_string(limits.max) + " bytes");
     return std::nullopt;
   }
   if (std::string_view(*found).find('\0') != std::string_view::npos) {

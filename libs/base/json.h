@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON at the borders, over Boost.JSON. Only forward declarations here; include <boost/json.hpp> in the .cpp that needs it.
+// JSON at the borders, over Boost.JSON. Only forward declarations here; include <boost/json.hpp> in
+// the .cpp that needs it.
 #pragma once
 
 #include <boost/json/fwd.hpp>
@@ -19,22 +20,24 @@ struct Limits {
   std::size_t depth = 32;
 };
 
-// Strict RFC 8259, UTF-8 checked; of equal keys the last wins. Throws Error{kInvalidArgument} that names line and column, or
-// Error{kTooLarge} past a limit.
+// Strict RFC 8259, UTF-8 checked; of equal keys the last wins. Throws Error{kInvalidArgument} that
+// names line and column, or Error{kTooLarge} past a limit.
 boost::json::value parse(std::string_view text, Limits limits = {});
 std::string serialize(const boost::json::value& value);
 
 // `text` as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD.
 void append_quoted(std::string& out, std::string_view text);
 
-// Reads one object of foreign input, collecting every fault instead of stopping at the first. After the last field call
-// finish(), which throws Error{kInvalidArgument} with all problems (unknown fields included).
+// Reads one object of foreign input, collecting every fault instead of stopping at the first. After
+// the last field call finish(), which throws Error{kInvalidArgument} with all problems (unknown
+// fields included).
 //   Reader in(value);
 //   auto name = in.string("name", {.max = 63});
 //   in.finish();
 class Reader {
  public:
-  // `pointer` is the place of `value` in its document ("" for the root). Not an object is a problem of its own.
+  // `pointer` is the place of `value` in its document ("" for the root). Not an object is a problem
+  // of its own.
   explicit Reader(const boost::json::value& value, std::string pointer = "");
   // Problems go to the parent's list; the parent's finish() throws.
   Reader(const boost::json::value& value, std::string pointer, Reader& parent);
@@ -50,11 +53,14 @@ class Reader {
   std::string string(std::string_view key, Text limits);
   std::string string(std::string_view key) { return string(key, Text()); }
   std::optional<std::string> optional_string(std::string_view key, Text limits);
-  std::optional<std::string> optional_string(std::string_view key) { return optional_string(key, Text()); }
+  std::optional<std::string> optional_string(std::string_view key) {
+    return optional_string(key, Text());
+  }
   std::int64_t integer(std::string_view key, Range range);
   std::optional<std::int64_t> optional_integer(std::string_view key, Range range);
   std::optional<bool> optional_boolean(std::string_view key);
-  std::vector<std::string> optional_strings(std::string_view key, std::size_t max_items, Text limits);
+  std::vector<std::string> optional_strings(std::string_view key, std::size_t max_items,
+                                            Text limits);
   // Null when absent; the wrong type is a problem. The value must outlive the reader.
   const boost::json::object* optional_object(std::string_view key);
   const boost::json::array* optional_array(std::string_view key);

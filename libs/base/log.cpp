@@ -109,7 +109,9 @@ Level parse_level(std::string_view level) {
 void set_level(Level level) noexcept { g_level = level; }
 Level level() noexcept { return g_level; }
 void set_format(Format format) noexcept { g_format = format; }
-Format default_format() noexcept { return ::isatty(STDERR_FILENO) ? Format::kPretty : Format::kJson; }
+Format default_format() noexcept {
+  return ::isatty(STDERR_FILENO) ? Format::kPretty : Format::kJson;
+}
 void set_thread_target(std::string_view target) { t_target = target; }
 
 void write(Level level, std::string_view message, Fields fields) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Time on the wire (docs: contracts, 1): RFC 3339 UTC in JSON, Unix milliseconds in protobuf, "90s" durations.
+// Time on the wire (docs: contracts, 1): RFC 3339 UTC in JSON, Unix milliseconds in protobuf, "90s"
+// durations.
 #pragma once
 
 #include <chrono>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON Web Tokens (RFC 7519) signed with ES256 or EdDSA; verification is strict and the key decides the algorithm.
+// JSON Web Tokens (RFC 7519) signed with ES256 or EdDSA; verification is strict and the key decides
+// the algorithm.
 #pragma once
 
 #include <boost/json/fwd.hpp>
@@ -23,12 +24,14 @@ struct Expected {
   Duration leeway = Duration(30'000);
   Duration max_age = Duration::max();  // now - iat
 };
-// Returns the claims. Every failure is Error{kUnauthenticated} with a message that names the reason ("expired", "unknown
-// key", "bad signature"), never the token.
-boost::json::object verify_jwt(std::string_view token, const class JwkSet& keys, const Expected& expected,
+// Returns the claims. Every failure is Error{kUnauthenticated} with a message that names the reason
+// ("expired", "unknown key", "bad signature"), never the token.
+boost::json::object verify_jwt(std::string_view token, const class JwkSet& keys,
+                               const Expected& expected, TimePoint now);
+boost::json::object verify_jwt(std::string_view token, const Key& key, const Expected& expected,
                                TimePoint now);
-boost::json::object verify_jwt(std::string_view token, const Key& key, const Expected& expected, TimePoint now);
-// The claims without any check, to find out which key to ask for. Throws Error{kUnauthenticated} when malformed.
+// The claims without any check, to find out which key to ask for. Throws Error{kUnauthenticated}
+// when malformed.
 boost::json::object peek_claims(std::string_view token);
 
 // Public keys by `kid` (RFC 7517).

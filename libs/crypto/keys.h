@@ -9,7 +9,8 @@
 
 namespace flock::crypto {
 
-// A P-256 or Ed25519 key pair, or only its public half. Cheap to copy. All failures: Error{kInvalidArgument} for bad input.
+// A P-256 or Ed25519 key pair, or only its public half. Cheap to copy. All failures:
+// Error{kInvalidArgument} for bad input.
 class Key {
  public:
   enum class Kind { kP256, kEd25519 };
@@ -25,7 +26,8 @@ class Key {
   std::string public_der() const;  // SubjectPublicKeyInfo
   std::string public_jwk() const;  // JSON text with kty, crv, x, y, alg, use, kid
   std::string thumbprint() const;  // RFC 7638, base64url SHA-256; used as `kid`
-  // libtrust key id: what docker-registry wants as `kid` (shared/recipes 3 of the docs: 12 groups of base32).
+  // libtrust key id: what docker-registry wants as `kid` (shared/recipes 3 of the docs: 12 groups
+  // of base32).
   std::string libtrust_id() const;
 
   // ES256: raw r||s, 64 bytes. Ed25519: 64 bytes.
@@ -40,7 +42,7 @@ class Key {
   std::shared_ptr<const Impl> impl_;
 };
 
-std::string sha256(std::string_view data);                        // 32 raw bytes
+std::string sha256(std::string_view data);  // 32 raw bytes
 std::string hmac_sha256(std::string_view key, std::string_view data);
 
 // X25519 for WireGuard: both halves base64, as `wg genkey` and `wg pubkey` print them.
@@ -55,7 +57,8 @@ struct Certificate {
 };
 Certificate make_ca(const std::string& common_name, int days);
 // `names`: DNS names or IP addresses for subjectAltName.
-Certificate issue_certificate(const Certificate& ca, const std::vector<std::string>& names, int days);
+Certificate issue_certificate(const Certificate& ca, const std::vector<std::string>& names,
+                              int days);
 // A certificate for an existing private key, as docker-registry's rootcertbundle wants.
 std::string self_signed_for(const Key& key, const std::string& common_name, int days);
 

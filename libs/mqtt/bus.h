@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The message bus as Flock's programs see it: MQTT 5 semantics without the wire. Implemented by mqtt::Client (a broker) and by
-// MemoryBus (tests); both pass bus_contract.h.
+// The message bus as Flock's programs see it: MQTT 5 semantics without the wire. Implemented by
+// mqtt::Client (a broker) and by MemoryBus (tests); both pass bus_contract.h.
 #pragma once
 
 #include <cstdint>
@@ -29,9 +29,9 @@ struct Message {
   std::vector<std::pair<std::string, std::string>> user_properties;
 };
 
-// One delivered message. QoS 1 is acknowledged (PUBACK) only by ack(): call it when the effect is durable. A delivery that is
-// dropped without ack() is sent again by the broker when the session resumes. ack() twice, or after the connection it came
-// on was lost, does nothing.
+// One delivered message. QoS 1 is acknowledged (PUBACK) only by ack(): call it when the effect is
+// durable. A delivery that is dropped without ack() is sent again by the broker when the session
+// resumes. ack() twice, or after the connection it came on was lost, does nothing.
 class Delivery {
  public:
   Message message;
@@ -54,18 +54,21 @@ struct Subscription {
 class Bus {
  public:
   virtual ~Bus() = default;
-  // QoS 0: resumes when handed to the connection. QoS 1: resumes after PUBACK, across reconnects. Throws kTooLarge (queue or
-  // packet limit), kForbidden (broker refused: not authorized), kTimeout (not acknowledged in the client's publish_time),
-  // kUnavailable (the bus was stopped).
+  // QoS 0: resumes when handed to the connection. QoS 1: resumes after PUBACK, across reconnects.
+  // Throws kTooLarge (queue or packet limit), kForbidden (broker refused: not authorized), kTimeout
+  // (not acknowledged in the client's publish_time), kUnavailable (the bus was stopped).
   virtual Task<void> publish(Message message) = 0;
-  // Kept and repeated on every reconnect without session. `handler` runs on the loop, one delivery at a time per subscription,
-  // and must not block; long work copies the Delivery into its own queue. Throws kForbidden when the broker refuses.
-  virtual Task<void> subscribe(Subscription subscription, std::function<void(Delivery)> handler) = 0;
+  // Kept and repeated on every reconnect without session. `handler` runs on the loop, one delivery
+  // at a time per subscription, and must not block; long work copies the Delivery into its own
+  // queue. Throws kForbidden when the broker refuses.
+  virtual Task<void> subscribe(Subscription subscription,
+                               std::function<void(Delivery)> handler) = 0;
   virtual Task<void> unsubscribe(std::string filter) = 0;
   virtual bool connected() const noexcept = 0;
 };
 
-// True when `topic` matches `filter` with + and # (MQTT 5, 4.7); `$`-topics are not matched by leading wildcards.
+// True when `topic` matches `filter` with + and # (MQTT 5, 4.7); `$`-topics are not matched by
+// leading wildcards.
 bool topic_matches(std::string_view filter, std::string_view topic) noexcept;
 
 }  // namespace flock::mqtt

@@ -27,30 +27,36 @@ struct ClientOptions {
   bool clean_start = false;  // of the first connection only
   Duration keep_alive = Duration(30'000);
   Duration connect_time = Duration(10'000);
-  Duration publish_time = Duration(30'000);  // how long publish() waits for PUBACK, reconnects included
+  Duration publish_time =
+      Duration(30'000);  // how long publish() waits for PUBACK, reconnects included
   Duration backoff_first = Duration(500), backoff_max = Duration(60'000);
-  std::uint16_t receive_maximum = 256;  // QoS 1 deliveries that may wait for ack(): the back-pressure
+  std::uint16_t receive_maximum =
+      256;  // QoS 1 deliveries that may wait for ack(): the back-pressure
   std::size_t packet_bytes = 1 << 20;
-  std::size_t queue_bytes = 4 << 20;    // unsent and unacknowledged publishes; more: publish() throws kTooLarge
+  std::size_t queue_bytes =
+      4 << 20;  // unsent and unacknowledged publishes; more: publish() throws kTooLarge
   std::optional<Message> will;
   Duration will_delay = Duration(0);
   std::uint16_t topic_alias_maximum = 16;
 };
 
-// An MQTT 5 session over net::Stream: connects, keeps alive, reconnects with jittered backoff, resends unacknowledged
-// publishes, resubscribes. run() until cancelled.
+// An MQTT 5 session over net::Stream: connects, keeps alive, reconnects with jittered backoff,
+// resends unacknowledged publishes, resubscribes. run() until cancelled.
 class Client final : public Bus {
  public:
   Client(Executor executor, ClientOptions options);
   ~Client() override;
 
-  // The connection's life; spawn it in the owner's TaskScope. Ends with kCancelled when the owner cancels.
+  // The connection's life; spawn it in the owner's TaskScope. Ends with kCancelled when the owner
+  // cancels.
   Task<void> run();
-  // Publishes what is queued, sends DISCONNECT (normal: no will) and lets run() end. At most `limit`.
+  // Publishes what is queued, sends DISCONNECT (normal: no will) and lets run() end. At most
+  // `limit`.
   Task<void> disconnect(Duration limit);
   // Drops the connection and makes a new one at once, e.g. because the token was renewed.
   void reconnect();
-  // Called on the loop with true/false and the reason ("connected", "connection refused: not authorized", ...).
+  // Called on the loop with true/false and the reason ("connected", "connection refused: not
+  // authorized", ...).
   void on_connection(std::function<void(bool connected, const std::string& reason)> handler);
 
   Task<void> publish(Message message) override;

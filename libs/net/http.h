@@ -13,7 +13,9 @@ namespace flock::net {
 // Field names compare without case; order and repeats are kept.
 class Headers {
  public:
-  void add(std::string name, std::string value) { items_.emplace_back(std::move(name), std::move(value)); }
+  void add(std::string name, std::string value) {
+    items_.emplace_back(std::move(name), std::move(value));
+  }
   void set(std::string name, std::string value);  // replaces all of that name
   // The first value; nothing when absent.
   std::optional<std::string_view> get(std::string_view name) const;
@@ -46,7 +48,8 @@ std::string_view reason_phrase(int status) noexcept;
 
 // Absolute URL: http, https, mqtt(s), ws(s), unix. Throws Error{kInvalidArgument}.
 struct Url {
-  std::string scheme, host, port, path;  // path with query, "/" at least; port filled from the scheme when absent
+  std::string scheme, host, port,
+      path;  // path with query, "/" at least; port filled from the scheme when absent
   std::string user, password;
 };
 Url parse_url(std::string_view text);

@@ -21,8 +21,9 @@ struct ClientOptions {
   std::string user_agent = "flock";
 };
 
-// HTTP/1.1 client with a pool of kept connections. Does not follow redirects. A request on a kept connection that turns
-// out closed before any byte of the answer is sent once more on a fresh one (idempotent methods only).
+// HTTP/1.1 client with a pool of kept connections. Does not follow redirects. A request on a kept
+// connection that turns out closed before any byte of the answer is sent once more on a fresh one
+// (idempotent methods only).
 class HttpClient {
  public:
   HttpClient(Executor executor, ClientOptions options);
@@ -32,9 +33,11 @@ class HttpClient {
   Task<Response> send(std::string method, std::string url, Headers headers, std::string body);
   Task<Response> get(std::string url, Headers headers = {});
 
-  // For bodies without end or too big for memory: `on_headers` sees the answer without body, then `on_data` every chunk.
+  // For bodies without end or too big for memory: `on_headers` sees the answer without body, then
+  // `on_data` every chunk.
   using OnData = std::function<Task<void>(std::string_view chunk)>;
-  Task<Response> stream(std::string method, std::string url, Headers headers, std::string body, OnData on_data);
+  Task<Response> stream(std::string method, std::string url, Headers headers, std::string body,
+                        OnData on_data);
 
  private:
   struct Impl;

@@ -21,24 +21,26 @@ class BodyWriter {
 
 struct Reply {
   Response response;
-  // When set, `response.body` is ignored: headers go out, then this runs with the writer, then the body ends.
+  // When set, `response.body` is ignored: headers go out, then this runs with the writer, then the
+  // body ends.
   std::function<Task<void>(BodyWriter&)> stream;
 };
 using Handler = std::function<Task<Reply>(Request)>;
 
 struct ServerLimits {
   std::size_t header_bytes = 16 * 1024;
-  std::size_t body_bytes = 1024 * 1024;      // more: 413
-  std::size_t connections = 10'000;          // more: 503 and close
-  Duration header_time = Duration(10'000);   // a request line and headers, from the first byte
+  std::size_t body_bytes = 1024 * 1024;     // more: 413
+  std::size_t connections = 10'000;         // more: 503 and close
+  Duration header_time = Duration(10'000);  // a request line and headers, from the first byte
   Duration body_time = Duration(30'000);
   Duration idle_time = Duration(75'000);     // keep-alive without a request
   Duration handler_time = Duration(60'000);  // not for streams
   Duration write_time = Duration(30'000);    // a peer that does not read
 };
 
-// Serves HTTP/1.1 with keep-alive and pipelining on one listener. A handler that throws flock::Error is answered by
-// `on_error`; everything malformed is answered with 400/408/413/431/501 and the connection closed.
+// Serves HTTP/1.1 with keep-alive and pipelining on one listener. A handler that throws
+// flock::Error is answered by `on_error`; everything malformed is answered with 400/408/413/431/501
+// and the connection closed.
 class HttpServer {
  public:
   using ErrorHandler = std::function<Response(const Request&, std::exception_ptr)>;
@@ -46,7 +48,8 @@ class HttpServer {
   ~HttpServer();
 
   void listen(std::unique_ptr<Listener> listener);  // may be called for several
-  // Stops accepting, closes idle connections, lets running requests finish (their answers say `Connection: close`).
+  // Stops accepting, closes idle connections, lets running requests finish (their answers say
+  // `Connection: close`).
   Task<void> drain();
   // Breaks what is left and waits until every connection task ended.
   Task<void> stop();

@@ -14,8 +14,9 @@ namespace flock::net {
 using Parameters = std::map<std::string, std::string, std::less<>>;
 using RouteHandler = std::function<Task<Reply>(Request, Parameters)>;
 
-// Method and pattern -> handler. "/v1/fleets/{id}" binds one segment, percent-decoded; literal segments win over bound
-// ones. Unknown path: Error{kNotFound}; known path with another method: 405 with Allow.
+// Method and pattern -> handler. "/v1/fleets/{id}" binds one segment, percent-decoded; literal
+// segments win over bound ones. Unknown path: Error{kNotFound}; known path with another method: 405
+// with Allow.
 class Router {
  public:
   struct Route {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Erased byte streams: everything above this file speaks to TCP, TLS, unix sockets and tests through one type.
+// Erased byte streams: everything above this file speaks to TCP, TLS, unix sockets and tests
+// through one type.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +13,9 @@
 
 namespace flock::net {
 
-// A connected, ordered byte stream. One reader and one writer may be active at a time. Failures are Error{kUnavailable}
-// (reset, refused), {kTimeout} (expires_after passed), {kCancelled}, {kProtocol} (TLS).
+// A connected, ordered byte stream. One reader and one writer may be active at a time. Failures are
+// Error{kUnavailable} (reset, refused), {kTimeout} (expires_after passed), {kCancelled},
+// {kProtocol} (TLS).
 class Stream {
  public:
   virtual ~Stream() = default;  // closes
@@ -25,8 +27,8 @@ class Stream {
   virtual Task<void> shutdown() = 0;
   // Breaks the connection; a pending operation ends with kCancelled. Idempotent.
   virtual void close() noexcept = 0;
-  // From now on every operation, pending or later, ends with kTimeout once `limit` passed; called again it starts anew.
-  // Cheap enough to call per message. Duration::max() switches it off.
+  // From now on every operation, pending or later, ends with kTimeout once `limit` passed; called
+  // again it starts anew. Cheap enough to call per message. Duration::max() switches it off.
   virtual void expires_after(Duration limit) = 0;
   // "127.0.0.1:8080", "unix" ...: for logs and rate limits.
   virtual std::string peer() const = 0;
@@ -34,13 +36,14 @@ class Stream {
 using StreamPtr = std::unique_ptr<Stream>;
 
 struct TlsOptions {
-  std::string ca_pem;            // trusted roots; empty: the system's
-  std::string certificate_pem;   // chain; servers need it, clients may have one
+  std::string ca_pem;           // trusted roots; empty: the system's
+  std::string certificate_pem;  // chain; servers need it, clients may have one
   std::string key_pem;
-  std::string server_name;       // client: SNI and the name to verify; empty: the host dialled
-  std::string alpn;              // "" or one protocol
+  std::string server_name;  // client: SNI and the name to verify; empty: the host dialled
+  std::string alpn;         // "" or one protocol
 };
-// Holds the parsed certificates; make it once, use it for many connections. Throws Error{kInvalidArgument}.
+// Holds the parsed certificates; make it once, use it for many connections. Throws
+// Error{kInvalidArgument}.
 class TlsContext;
 std::shared_ptr<TlsContext> make_tls_client(const TlsOptions& options);
 std::shared_ptr<TlsContext> make_tls_server(const TlsOptions& options);
@@ -53,8 +56,8 @@ struct Endpoint {
   std::string path;  // kUnix
   std::shared_ptr<TlsContext> tls;
 };
-// Resolves (in the blocking pool unless `host` is an address), connects to the addresses in turn, shakes hands.
-// The caller sets the overall limit with with_deadline().
+// Resolves (in the blocking pool unless `host` is an address), connects to the addresses in turn,
+// shakes hands. The caller sets the overall limit with with_deadline().
 Task<StreamPtr> connect(Endpoint endpoint);
 
 // Accepts on a TCP port (0: any free one) or a unix path.
@@ -65,7 +68,8 @@ class Listener {
                                        std::shared_ptr<TlsContext> tls = nullptr);
   static std::unique_ptr<Listener> unix_socket(Executor executor, const std::string& path);
   virtual ~Listener() = default;
-  // The next connection; with TLS the handshake has NOT happened yet: call handshake() in the connection's own task.
+  // The next connection; with TLS the handshake has NOT happened yet: call handshake() in the
+  // connection's own task.
   virtual Task<StreamPtr> accept() = 0;
   virtual void close() noexcept = 0;
   virtual int port() const noexcept = 0;  // 0 for unix
