@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The README's promise: ./dev up performs the main job, a second one is harmless, the commands it names work, and
+# ./dev down --wipe leaves nothing.
+. "$(dirname "$0")/../check.sh"
+
+before_mounts=$(wc -l </proc/mounts)
+before_links=$(ip -o link | wc -l)
+"$root/dev" up | tee "$root/build/up-test.log"
+grep -q 'hello v1' "$root/build/up-test.log" || die "./dev up did not show hello v1"
+grep -q 'hello v2' "$root/build/up-test.log" || die "./dev up did not show hello v2"
+expect "the app answers" "hello v2" "$(app)"
+
+first=$(container)
+began=$(date +%s)
+"$root/dev" up >/dev/null
+[ $(($(date +%s) - began)) -le 30 ] || die "a second ./dev up took over 30 s"
+expect "a second ./dev up leaves the container alone" "$first" "$(container)"
+
+expect "flock devices" "ONLINE" "$(device_state)"
+expect "flock api" "demo" "$("$flock" api /v1/fleets -o json | jq -r '.items[0].slug')"
+expect "two rollouts completed" "2" "$("$flock" rollouts -o json | jq '[.items[] | select(.state == "COMPLETED")] | length')"
+"$flock" rollouts watch "$("$flock" rollouts -o name | head -1)" | grep -q COMPLETED || die "rollouts watch does not end with COMPLETED"
+ok "flock rollouts watch"
+
+# Errors a newcomer will meet.
+status=0; "$flock" fleets show nosuch 2>"$home/err" || status=$?
+expect "an unknown fleet: exit code" 3 "$status"
+grep -q '^Error:' "$home/err" || die "no Error: line"
+printf 'services:\n  web:\n    build: .\n' >"$home/bad.yaml"
+status=0; "$flock" releases create -f "$home/bad.yaml" 2>"$home/err" || status=$?
+[ "$status" != 0 ] && grep -q '/services/web/build' "$home/err" || die "an unsupported compose key is not named: $(cat "$home/err")"
+ok "an unsupported compose key is refused by its path"
+printf 'services:\n  web:\n    image: 127.0.0.1:%s/flock/nosuch:v9\n' "$(port registry)" >"$home/bad.yaml"
+status=0; "$flock" releases create -f "$home/bad.yaml" 2>"$home/err" || status=$?
+[ "$status" != 0 ] && grep -q 'nosuch' "$home/err" || die "an unknown image is not named: $(cat "$home/err")"
+ok "an unknown image is refused by its name"
+
+"$root/dev" down --wipe
+[ ! -e "$home" ] || die "$home is still there"
+expect "no mount left" "$before_mounts" "$(wc -l </proc/mounts)"
+expect "no network interface left" "$before_links" "$(ip -o link | wc -l)"
+! pgrep -f "$home" >/dev/null || die "processes are left: $(pgrep -af "$home")"
+ok "no process left"
