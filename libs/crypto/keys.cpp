@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "crypto/keys.h"
+
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/hmac.h>
+#include <openssl/param_build.h>
+#include <openssl/sha.h>
+
+#include <boost/json.hpp>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/json.h"
+#include "crypto/key_impl.h"
+
+namespace flock::crypto {
+namespace {
+
+using SignaturePtr = std::unique_ptr<ECDSA_SIG, Deleter<ECDSA_SIG_free>>;
+using ParamBuilderPtr = std::unique_ptr<OSSL_PARAM_BLD, Deleter<OSSL_PARAM_BLD_free>>;
+using ParamsPtr = std::unique_ptr<OSSL_PARAM, Deleter<OSSL_PARAM_free>>;
+
+constexpr int kCoordinate = 32;  // bytes of r, s, x and y on P-256
+
+Error bad_key(std::string message) {
+  return openssl_error(Code::kInvalidArgument, std::move(message));
+}
+
+Key wrap(PkeyPtr pkey, bool has_private) {
+  Key::Kind kind;
+  if (EVP_PKEY_is_a(pkey.get(), "ED25519")) {
+    kind = Key::Kind::kEd25519;
+  } else if (EVP_PKEY_is_a(pkey.get(), "EC")) {
+    char group[32] = "";
+    EVP_PKEY_get_group_name(pkey.get(), group, sizeof group, nullptr);
+    if (std::string_view(group) != "prime256v1") throw bad_key("only the curve P-256 is supported");
+    kind = Key::Kind::kP256;
+  } else {
+    throw bad_key("only P-256 and Ed25519 keys are supported");
+  }
+  return Key(std::make_shared<Key::Impl>(Key::Impl{std::move(pkey), kind, has_private}));
+}
+
+// 0x04 || x || y, or the 32 bytes of an Ed25519 key.
+std::string public_point(EVP_PKEY* pkey) {
+  unsigned char bytes[128];
+  std::size_t size = 0;
+  check(EVP_PKEY_get_octet_string_param(pkey, OSSL_PKEY_PARAM_PUB_KEY, bytes, sizeof bytes,
+                                        &size) == 1,
+        "public key");
+  std::string point(reinterpret_cast<char*>(bytes), size);
+  if (EVP_PKEY_is_a(pkey, "EC") && point.size() == 33) {
+    check(EVP_PKEY_set_utf8_string_param(pkey, OSSL_PKEY_PARAM_EC_POINT_CONVERSION_FORMAT,
+                                         "uncompressed") == 1,
+          "point format");
+    return public_point(pkey);
+  }
+  return point;
+}
+
+// The members that RFC 7638 hashes, in lexical order.
+std::string thumbprint_input(const Key::Impl& key) {
+  const std::string point = public_point(key.pkey.get());
+  if (key.kind == Key::Kind::kEd25519) {
+    return R"({"crv":"Ed25519","kty":"OKP","x":")" + to_base64url(point) + "\"}";
+  }
+  return R"({"crv":"P-256","kty":"EC","x":")" + to_base64url(point.substr(1, kCoordinate)) +
+         R"(","y":")" + to_base64url(point.substr(1 + kCoordinate)) + "\"}";
+}
+
+std::string der_to_raw(std::string_view der) {
+  const auto* at = reinterpret_cast<const unsigned char*>(der.data());
+  const SignaturePtr signature(d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(der.size())));
+  check(signature != nullptr, "signature");
+  std::string raw(2 * kCoordinate, '\0');
+  auto* out = reinterpret_cast<unsigned char*>(raw.data());
+  check(BN_bn2binpad(ECDSA_SIG_get0_r(signature.get()), out, kCoordinate) == kCoordinate &&
+            BN_bn2binpad(ECDSA_SIG_get0_s(signature.get()), out + kCoordinate, kCoordinate) ==
+                kCoordinate,
+        "signature");
+  return raw;
+}
+
+std::string raw_to_der(std::string_view raw) {
+  const auto* at = reinterpret_cast<const unsigned char*>(raw.data());
+  const SignaturePtr signature(ECDSA_SIG_new());
+  check(ECDSA_SIG_set0(signature.get(), BN_bin2bn(at, kCoordinate, nullptr),
+                       BN_bin2bn(at + kCoordinate, kCoordinate, nullptr)) == 1,
+        "signature");
+  unsigned char* der = nullptr;
+  const int size = i2d_ECDSA_SIG(signature.get(), &der);
+  check(size > 0, "signature");
+  std::string out(reinterpret_cast<char*>(der), static_cast<std::size_t>(size));
+  OPENSSL_free(der);
+  return out;
+}
+
+PkeyPtr key_from_point(std::string_view type, std::string_view group, std::string_view point) {
+  const ParamBuilderPtr builder(OSSL_PARAM_BLD_new());
+  if (!group.empty()) {
+    OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, group.data(),
+                                    group.size());
+  }
+  OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(),
+                                   point.size());
+  const ParamsPtr params(OSSL_PARAM_BLD_to_param(builder.get()));
+  const PkeyContextPtr context(
+      EVP_PKEY_CTX_new_from_name(nullptr, std::string(type).c_str(), nullptr));
+  EVP_PKEY* pkey = nullptr;
+  if (EVP_PKEY_fromdata_init(context.get()) != 1 ||
+      EVP_PKEY_fromdata(context.get(), &pkey, EVP_PKEY_PUBLIC_KEY, params.get()) != 1) {
+    throw bad_key("not a valid public key");
+  }
+  return PkeyPtr(pkey);
+}
+
+}  // namespace
+
+Key Key::generate(Kind kind) {
+  EVP_PKEY* pkey =
+      kind == Kind::kP256 ? EVP_EC_gen("P-256") : EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
+  check(pkey != nullptr, "key generation");
+  return wrap(PkeyPtr(pkey), true);
+}
+
+Key Key::from_private_pem(std::string_view pem) {
+  const BioPtr bio = memory_bio(pem);
+  PkeyPtr pkey(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr));
+  if (!pkey) throw bad_key("not a private key in PEM");
+  return wrap(std::move(pkey), true);
+}
+
+Key Key::from_public_pem(std::string_view pem) {
+  const BioPtr bio = memory_bio(pem);
+  PkeyPtr pkey(PEM_read_bio_PUBKEY(bio.get(), nullptr, nullptr, nullptr));
+  if (!pkey) throw bad_key("not a public key in PEM");
+  return wrap(std::move(pkey), false);
+}
+
+Key Key::from_jwk(std::string_view text) {
+  const boost::json::value document = json::parse(text, {.bytes = 16 * 1024, .depth = 8});
+  const boost::json::object* jwk = document.if_object();
+  const auto member = [&](std::string_view name) -> std::string {
+    const auto* value = jwk ? jwk->if_contains(name) : nullptr;
+    return value && value->is_string() ? std::string(value->get_string()) : "";
+  };
+  const auto coordinate = [&](std::string_view name) {
+    const auto bytes = from_base64url(member(name));
+    if (!bytes || bytes->size() != kCoordinate) throw bad_key("not a valid JWK");
+    return *bytes;
+  };
+  if (member("kty") == "EC" && member("crv") == "P-256") {
+    return wrap(key_from_point("EC", "P-256", "\x04" + coordinate("x") + coordinate("y")), false);
+  }
+  if (member("kty") == "OKP" && member("crv") == "Ed25519") {
+    return wrap(key_from_point("ED25519", "", coordinate("x")), false);
+  }
+  throw bad_key("only P-256 and Ed25519 keys are supported");
+}
+
+Key::Kind Key::kind() const { return impl_->kind; }
+bool Key::has_private() const { return impl_->has_private; }
+
+std::string Key::private_pem() const {
+  FLOCK_ASSERT(impl_->has_private);
+  const BioPtr bio = memory_bio();
+  check(PEM_write_bio_PKCS8PrivateKey(bio.get(), impl_->pkey.get(), nullptr, nullptr, 0, nullptr,
+                                      nullptr) == 1,
+        "private PEM");
+  return content(bio.get());
+}
+
+std::string Key::public_pem() const {
+  const BioPtr bio = memory_bio();
+  check(PEM_write_bio_PUBKEY(bio.get(), impl_->pkey.get()) == 1, "public PEM");
+  return content(bio.get());
+}
+
+std::string Key::public_der() const {
+  const BioPtr bio = memory_bio();
+  check(i2d_PUBKEY_bio(bio.get(), impl_->pkey.get()) == 1, "public DER");
+  return content(bio.get());
+}
+
+std::string Key::public_jwk() const {
+  boost::json::object jwk = json::parse(thumbprint_input(*impl_)).as_object();
+  jwk["alg"] = impl_->kind == Kind::kP256 ? "ES256" : "EdDSA";
+  jwk["use"] = "sig";
+  jwk["kid"] = thumbprint();
+  return boost::json::serialize(jwk);
+}
+
+std::string Key::thumbprint() const { return to_base64url(sha256(thumbprint_input(*impl_))); }
+
+std::string Key::libtrust_id() const {
+  static constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+  const std::string digest = sha256(public_der()).substr(0, 30);
+  std::string text;
+  std::uint32_t bits = 0;
+  int count = 0, letters = 0;
+  for (const char c : digest) {
+    bits = bits << 8 | static_cast<unsigned char>(c);
+    count += 8;
+    while (count >= 5) {
+      count -= 5;
+      if (letters > 0 && letters % 4 == 0) text += ':';
+      text += kAlphabet[bits >> count & 31];
+      ++letters;
+    }
+  }
+  return text;
+}
+
+std::string Key::sign(std::string_view message) const {
+  FLOCK_ASSERT(impl_->has_private);
+  const DigestContextPtr context(EVP_MD_CTX_new());
+  const EVP_MD* digest = impl_->kind == Kind::kP256 ? EVP_sha256() : nullptr;
+  const auto* data = reinterpret_cast<const unsigned char*>(message.data());
+  std::size_t size = 0;
+  check(EVP_DigestSignInit(context.get(), nullptr, digest, nullptr, impl_->pkey.get()) == 1 &&
+            EVP_DigestSign(context.get(), nullptr, &size, data, message.size()) == 1,
+        "sign");
+  std::string signature(size, '\0');
+  check(EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(signature.data()), &size,
+                       data, message.size()) == 1,
+        "sign");
+  signature.resize(size);
+  return impl_->kind == Kind::kP256 ? der_to_raw(signature) : signature;
+}
+
+bool Key::verify(std::string_view message, std::string_view signature) const {
+  if (signature.size() != 2 * kCoordinate) return false;
+  const std::string encoded =
+      impl_->kind == Kind::kP256 ? raw_to_der(signature) : std::string(signature);
+  const DigestContextPtr context(EVP_MD_CTX_new());
+  const EVP_MD* digest = impl_->kind == Kind::kP256 ? EVP_sha256() : nullptr;
+  check(EVP_DigestVerifyInit(context.get(), nullptr, digest, nullptr, impl_->pkey.get()) == 1,
+        "verify");
+  const bool good =
+      EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(encoded.data()),
+                       encoded.size(), reinterpret_cast<const unsigned char*>(message.data()),
+                       message.size()) == 1;
+  ERR_clear_error();
+  return good;
+}
+
+std::string sha256(std::string_view data) {
+  std::string digest(SHA256_DIGEST_LENGTH, '\0');
+  SHA256(reinterpret_cast<const unsigned char*>(data.data()), data.size(),
+         reinterpret_cast<unsigned char*>(digest.data()));
+  return digest;
+}
+
+std::string hmac_sha256(std::string_view key, std::string_view data) {
+  std::string mac(SHA256_DIGEST_LENGTH, '\0');
+  unsigned int size = 0;
+  check(HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+             reinterpret_cast<const unsigned char*>(data.data()), data.size(),
+             reinterpret_cast<unsigned char*>(mac.data()), &size) != nullptr,
+        "HMAC");
+  return mac;
+}
+
+WireguardKey generate_wireguard_key() {
+  const PkeyPtr pkey(EVP_PKEY_Q_keygen(nullptr, nullptr, "X25519"));
+  check(pkey != nullptr, "X25519");
+  unsigned char secret[32], open[32];
+  std::size_t secret_size = sizeof secret, open_size = sizeof open;
+  check(EVP_PKEY_get_raw_private_key(pkey.get(), secret, &secret_size) == 1 &&
+            EVP_PKEY_get_raw_public_key(pkey.get(), open, &open_size) == 1,
+        "X25519");
+  WireguardKey key;
+  key.private_key = to_base64({reinterpret_cast<char*>(secret), secret_size});
+  key.public_key = to_base64({reinterpret_cast<char*>(open), open_size});
+  OPENSSL_cleanse(secret, sizeof secret);
+  return key;
+}
+
+}  // namespace flock::crypto
