@@ -16,11 +16,11 @@ namespace {
 Task<net::Reply> hello(net::Request, net::Parameters parameters) {
   net::Reply reply;
   reply.response.headers.add("Content-Type", "application/json");
-  reply.response.body = boost::json::serialize(
-      boost::json::object{{"id", "0190f3a2-7c11-7abc-8def-0123456789ab"},
-                          {"name", parameters["name"]},
-                          {"state", "ONLINE"},
-                          {"version", 12}});
+  reply.response.body =
+      boost::json::serialize(boost::json::object{{"id", "0190f3a2-7c11-7abc-8def-0123456789ab"},
+                                                 {"name", parameters["name"]},
+                                                 {"state", "ONLINE"},
+                                                 {"version", 12}});
   co_return reply;
 }
 
