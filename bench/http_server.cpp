@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "async/loop.h"
+#include "base/error.h"
 #include "net/http_server.h"
 #include "net/router.h"
 

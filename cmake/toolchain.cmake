@@ -42,5 +42,5 @@ find_package(Protobuf REQUIRED)
 find_package(PkgConfig REQUIRED)
 find_package(GTest REQUIRED)
 
-# Asio is compiled once, in libs/async/asio_impl.cpp; both macros must hold for every file (ODR).
-add_compile_definitions(BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED)
+# Asio is compiled once, in libs/async/asio_impl.cpp; the macro must hold for every file (ODR).
+add_compile_definitions(BOOST_ASIO_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED)

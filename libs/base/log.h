@@ -56,6 +56,9 @@ inline void debug(std::string_view m, Fields f = {}) { write(Level::kDebug, m, f
 inline void info(std::string_view m, Fields f = {}) { write(Level::kInfo, m, f); }
 inline void warn(std::string_view m, Fields f = {}) { write(Level::kWarn, m, f); }
 inline void error(std::string_view m, Fields f = {}) { write(Level::kError, m, f); }
+inline void debug(std::string_view m, const Error& e, Fields f = {}) {
+  write(Level::kDebug, m, e, f);
+}
 inline void warn(std::string_view m, const Error& e, Fields f = {}) {
   write(Level::kWarn, m, e, f);
 }

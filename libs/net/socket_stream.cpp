@@ -31,13 +31,14 @@ class SocketStream final : public Stream {
     std::weak_ptr<Socket> weak = socket_;
     watchdog_ = std::make_shared<Watchdog>(socket_->get_executor(), [weak] {
       boost::system::error_code ignored;
-      if (const auto alive = weak.lock()) alive->close(ignored);
+      // Cancelled, not closed: a server can still tell a slow peer why.
+      if (const auto alive = weak.lock()) alive->cancel(ignored);
     });
   }
   ~SocketStream() override { close(); }
 
   Task<std::size_t> read_some(char* data, std::size_t size) override {
-    if (!socket_->is_open()) throw closed();
+    if (!socket_->is_open() || watchdog_->fired()) throw closed();
     const auto [error, got] = co_await socket_->async_read_some(asio::buffer(data, size), kTuple);
     if (error == asio::error::eof) co_return 0;
     if (error) throw translate(error, peer_, watchdog_->fired());
@@ -45,8 +46,9 @@ class SocketStream final : public Stream {
   }
 
   Task<void> write(std::string_view data) override {
-    if (!socket_->is_open()) throw closed();
-    const auto [error, sent] = co_await asio::async_write(*socket_, asio::buffer(data.data(), data.size()), kTuple);
+    if (!socket_->is_open() || watchdog_->fired()) throw closed();
+    const auto [error, sent] =
+        co_await asio::async_write(*socket_, asio::buffer(data.data(), data.size()), kTuple);
     if (error) throw translate(error, peer_, watchdog_->fired());
   }
 
@@ -66,7 +68,9 @@ class SocketStream final : public Stream {
   std::string peer() const override { return peer_; }
 
  private:
-  Error closed() const { return translate(asio::error::operation_aborted, peer_, watchdog_->fired()); }
+  Error closed() const {
+    return translate(asio::error::operation_aborted, peer_, watchdog_->fired());
+  }
 
   std::shared_ptr<Socket> socket_;
   std::string peer_;
@@ -108,7 +112,8 @@ Task<std::vector<tcp::endpoint>> resolve(std::string host, std::string port) {
     std::vector<tcp::endpoint> found;
     for (const auto& entry : resolver.resolve(host, port, error)) found.push_back(entry.endpoint());
     if (error || found.empty()) {
-      throw Error(Code::kUnavailable, "cannot resolve the host name: " + error.message()).with("host", host);
+      throw Error(Code::kUnavailable, "cannot resolve the host name: " + error.message())
+          .with("host", host);
     }
     return found;
   };
@@ -118,7 +123,9 @@ Task<std::vector<tcp::endpoint>> resolve(std::string host, std::string port) {
 class TcpListener final : public Listener {
  public:
   TcpListener(tcp::acceptor acceptor, std::shared_ptr<TlsContext> tls)
-      : acceptor_(std::move(acceptor)), tls_(std::move(tls)), port_(acceptor_.local_endpoint().port()) {}
+      : acceptor_(std::move(acceptor)),
+        tls_(std::move(tls)),
+        port_(acceptor_.local_endpoint().port()) {}
 
   Task<StreamPtr> accept() override {
     auto [error, socket] = co_await acceptor_.async_accept(kTuple);
@@ -166,7 +173,8 @@ class UnixListener final : public Listener {
 }  // namespace
 
 Error translate(const boost::system::error_code& code, const std::string& peer, bool timed_out) {
-  if (timed_out) return Error(Code::kTimeout, "the peer was silent for too long").with("peer", peer);
+  if (timed_out)
+    return Error(Code::kTimeout, "the peer was silent for too long").with("peer", peer);
   if (code == asio::error::operation_aborted || code == asio::error::bad_descriptor) {
     return Error(Code::kCancelled, "the connection was closed").with("peer", peer);
   }
@@ -184,9 +192,11 @@ Task<StreamPtr> connect(Endpoint endpoint) {
   if (endpoint.kind == Endpoint::Kind::kUnix) {
     unix_protocol::socket socket(executor);
     if (endpoint.path.size() >= sizeof(sockaddr_un::sun_path)) {
-      throw Error(Code::kInvalidArgument, "the socket path is too long").with("path", endpoint.path);
+      throw Error(Code::kInvalidArgument, "the socket path is too long")
+          .with("path", endpoint.path);
     }
-    const auto [error] = co_await socket.async_connect(unix_protocol::endpoint(endpoint.path), kTuple);
+    const auto [error] =
+        co_await socket.async_connect(unix_protocol::endpoint(endpoint.path), kTuple);
     if (error) throw translate(error, endpoint.path, false);
     co_return std::make_unique<SocketStream<unix_protocol::socket>>(std::move(socket), "unix");
   }
@@ -206,8 +216,10 @@ Task<StreamPtr> connect(Endpoint endpoint) {
 std::unique_ptr<Listener> Listener::tcp(Executor executor, const std::string& host, int port,
                                         std::shared_ptr<TlsContext> tls) {
   boost::system::error_code error;
-  const auto address =
-      asio::ip::make_address(host.empty() ? "0.0.0.0" : host == "localhost" ? "127.0.0.1" : host, error);
+  const auto address = asio::ip::make_address(host.empty()          ? "0.0.0.0"
+                                              : host == "localhost" ? "127.0.0.1"
+                                                                    : host,
+                                              error);
   if (error) throw Error(Code::kInvalidArgument, "not an address to listen on").with("host", host);
   asio::ip::tcp::acceptor acceptor(executor);
   const asio::ip::tcp::endpoint endpoint(address, static_cast<std::uint16_t>(port));
@@ -230,7 +242,8 @@ std::unique_ptr<Listener> Listener::unix_socket(Executor executor, const std::st
   acceptor.open(unix_protocol(), error);
   if (!error) acceptor.bind(unix_protocol::endpoint(path), error);
   if (!error) acceptor.listen(128, error);
-  if (error) throw Error(Code::kUnavailable, "cannot listen: " + error.message()).with("path", path);
+  if (error)
+    throw Error(Code::kUnavailable, "cannot listen: " + error.message()).with("path", path);
   return std::make_unique<UnixListener>(std::move(acceptor), path);
 }
 

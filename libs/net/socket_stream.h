@@ -13,8 +13,8 @@
 
 namespace flock::net {
 
-// One timer a stream, armed lazily: moving the limit forward costs a store, not a system call. When it fires early it
-// sleeps for the rest; when it fires in time it breaks the connection.
+// One timer a stream, armed lazily: moving the limit forward costs a store, not a system call. When
+// it fires early it sleeps for the rest; when it fires in time it breaks the connection.
 class Watchdog : public std::enable_shared_from_this<Watchdog> {
  public:
   Watchdog(const Executor& executor, std::function<void()> expired)

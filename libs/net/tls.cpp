@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// TLS with OpenSSL memory buffers over an erased Stream: no template of Asio's SSL stream, one place to compile.
+// TLS with OpenSSL memory buffers over an erased Stream: no template of Asio's SSL stream, one
+// place to compile.
 #include "net/tls.h"
 
 #include <openssl/err.h>
@@ -42,7 +43,8 @@ std::string openssl_reason() {
 }
 
 Error bad_pem(const char* what) {
-  return Error(Code::kInvalidArgument, std::string("TLS: not a valid ") + what).with("openssl", openssl_reason());
+  return Error(Code::kInvalidArgument, std::string("TLS: not a valid ") + what)
+      .with("openssl", openssl_reason());
 }
 
 // Calls `use` with each certificate of the PEM text; returns how many.
@@ -111,14 +113,16 @@ class TlsStream final : public Stream {
       const int result = SSL_do_handshake(ssl_);
       const int reason = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl_, result);
       std::string failure;
-      if (reason != SSL_ERROR_NONE && reason != SSL_ERROR_WANT_READ && reason != SSL_ERROR_WANT_WRITE) {
+      if (reason != SSL_ERROR_NONE && reason != SSL_ERROR_WANT_READ &&
+          reason != SSL_ERROR_WANT_WRITE) {
         failure = failure_text();
       }
       co_await flush();  // an alert too
       if (result == 1) co_return;
       if (!failure.empty()) throw Error(Code::kProtocol, failure).with("peer", peer());
       if (!co_await feed()) {
-        throw Error(Code::kUnavailable, "the peer closed the connection during the TLS handshake").with("peer", peer());
+        throw Error(Code::kUnavailable, "the peer closed the connection during the TLS handshake")
+            .with("peer", peer());
       }
     }
   }
@@ -135,7 +139,8 @@ class TlsStream final : public Stream {
       }
       co_await flush();  // key updates
       // An end without close_notify may be a cut by somebody in between: never a clean end.
-      if (!co_await feed()) throw Error(Code::kUnavailable, "the peer closed the connection").with("peer", peer());
+      if (!co_await feed())
+        throw Error(Code::kUnavailable, "the peer closed the connection").with("peer", peer());
     }
   }
 
@@ -170,12 +175,14 @@ class TlsStream final : public Stream {
   std::string failure_text() {
     const long verdict = SSL_get_verify_result(ssl_);
     if (verdict != X509_V_OK) {
-      return std::string("TLS: the peer's certificate is not trusted: ") + X509_verify_cert_error_string(verdict);
+      return std::string("TLS: the peer's certificate is not trusted: ") +
+             X509_verify_cert_error_string(verdict);
     }
     return "TLS failed: " + openssl_reason();
   }
 
-  // Sends what OpenSSL produced. A reader and a writer may both be here: the second waits, so that records keep their order.
+  // Sends what OpenSSL produced. A reader and a writer may both be here: the second waits, so that
+  // records keep their order.
   Task<void> flush() {
     while (flushing_) co_await flushed().wait();
     if (BIO_ctrl_pending(out_) == 0) co_return;
@@ -232,7 +239,8 @@ std::shared_ptr<TlsContext> make_tls_client(const TlsOptions& options) {
     SSL_CTX_set_default_verify_paths(tls->context);
   } else {
     X509_STORE* store = SSL_CTX_get_cert_store(tls->context);
-    const int count = each_certificate(options.ca_pem, [&](X509* ca, int) { X509_STORE_add_cert(store, ca); });
+    const int count =
+        each_certificate(options.ca_pem, [&](X509* ca, int) { X509_STORE_add_cert(store, ca); });
     if (count == 0) throw bad_pem("CA certificate");
   }
   if (!options.certificate_pem.empty()) load_identity(tls->context, options);
@@ -251,7 +259,8 @@ std::shared_ptr<TlsContext> make_tls_server(const TlsOptions& options) {
   return tls;
 }
 
-StreamPtr tls_client_stream(StreamPtr lower, std::shared_ptr<TlsContext> context, const std::string& host) {
+StreamPtr tls_client_stream(StreamPtr lower, std::shared_ptr<TlsContext> context,
+                            const std::string& host) {
   if (!context) {
     static const std::shared_ptr<TlsContext> system_roots = make_tls_client({});
     context = system_roots;

@@ -10,7 +10,8 @@
 namespace flock::net {
 
 // The handshake happens in handshake(). A null `context` means: trust the system's roots.
-StreamPtr tls_client_stream(StreamPtr lower, std::shared_ptr<TlsContext> context, const std::string& host);
+StreamPtr tls_client_stream(StreamPtr lower, std::shared_ptr<TlsContext> context,
+                            const std::string& host);
 StreamPtr tls_server_stream(StreamPtr lower, std::shared_ptr<TlsContext> context);
 
 }  // namespace flock::net

@@ -30,9 +30,13 @@ Url parse_url(std::string_view text) {
   const boost::urls::url_view& view = *parsed;
   Url url;
   url.scheme = std::string(view.scheme());
-  url.host = std::string(view.host_type() == boost::urls::host_type::ipv6 ? view.host_address() : view.host());
+  url.host = std::string(view.host_type() == boost::urls::host_type::ipv6 ? view.host_address()
+                                                                          : view.host());
   url.port = std::string(view.port());
   if (url.port.empty()) url.port = default_port(url.scheme);
+  if (url.port.find_first_not_of("0123456789") != std::string::npos || url.port.size() > 5) {
+    throw Error(Code::kInvalidArgument, "not a port in a URL").with("port", url.port.substr(0, 20));
+  }
   url.path = std::string(view.encoded_path());
   if (url.path.empty()) url.path = "/";
   if (view.has_query()) url.path += "?" + std::string(view.encoded_query());
@@ -45,7 +49,8 @@ HostPort parse_host_port(std::string_view text) {
   HostPort out;
   const std::size_t colon = text.rfind(':');
   const auto bad = [&] {
-    return Error(Code::kInvalidArgument, "not host:port").with("value", std::string(text.substr(0, 100)));
+    return Error(Code::kInvalidArgument, "not host:port")
+        .with("value", std::string(text.substr(0, 100)));
   };
   if (colon == std::string_view::npos) throw bad();
   std::string_view host = text.substr(0, colon), port = text.substr(colon + 1);
@@ -55,7 +60,8 @@ HostPort parse_host_port(std::string_view text) {
     throw bad();
   }
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), out.port);
-  if (error != std::errc() || end != port.data() + port.size() || out.port < 0 || out.port > 65535) throw bad();
+  if (error != std::errc() || end != port.data() + port.size() || out.port < 0 || out.port > 65535)
+    throw bad();
   out.host = host;
   return out;
 }
