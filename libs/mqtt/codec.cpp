@@ -34,9 +34,12 @@ enum Property : std::uint8_t {
   kSharedAvailable = 42,
 };
 
-Error malformed(const char* what) { return Error(Code::kProtocol, std::string("malformed MQTT packet: ") + what); }
+Error malformed(const char* what) {
+  return Error(Code::kProtocol, std::string("malformed MQTT packet: ") + what);
+}
 
-// --- Writing --------------------------------------------------------------------------------------
+// --- Writing
+// --------------------------------------------------------------------------------------
 
 void put8(std::string& out, unsigned value) { out += static_cast<char>(value); }
 void put16(std::string& out, unsigned value) {
@@ -57,7 +60,8 @@ void put_length(std::string& out, std::size_t value) {
   } while (value > 0);
 }
 void put_binary(std::string& out, std::string_view data) {
-  if (data.size() > 65535) throw Error(Code::kInvalidArgument, "an MQTT string holds at most 65,535 bytes");
+  if (data.size() > 65535)
+    throw Error(Code::kInvalidArgument, "an MQTT string holds at most 65,535 bytes");
   put16(out, static_cast<unsigned>(data.size()));
   out += data;
 }
@@ -105,7 +109,8 @@ void put_properties(std::string& out, std::string_view properties) {
   out += properties;
 }
 
-// --- Reading --------------------------------------------------------------------------------------
+// --- Reading
+// --------------------------------------------------------------------------------------
 
 class Reader {
  public:
@@ -143,7 +148,8 @@ class Reader {
   std::string_view binary() { return take(u16()); }
   std::string_view text() {
     const std::string_view value = binary();
-    if (value.find('\0') != std::string_view::npos) throw malformed("a string holds a NUL character");
+    if (value.find('\0') != std::string_view::npos)
+      throw malformed("a string holds a NUL character");
     return value;
   }
 
@@ -151,7 +157,8 @@ class Reader {
   std::string_view data_;
 };
 
-// Every property that a server may send; each at most once but user properties and subscription identifiers (2.2.2.2).
+// Every property that a server may send; each at most once but user properties and subscription
+// identifiers (2.2.2.2).
 struct Properties {
   std::uint64_t seen = 0;
   std::string reason_text;
@@ -178,41 +185,78 @@ struct Properties {
  private:
   void read_one(Property id, Reader& in) {
     switch (id) {
-      case kPayloadFormat: in.u8(); return;
-      case kMessageExpiry: message_expiry = in.u32(); return;
-      case kContentType: content_type = in.text(); return;
-      case kResponseTopic: response_topic = in.text(); return;
-      case kCorrelationData: correlation_data = in.binary(); return;
-      case kSubscriptionId: in.length(); return;
-      case kSessionExpiry: in.u32(); return;
-      case kAssignedClientId: in.text(); return;
-      case kServerKeepAlive: keep_alive = in.u16(); return;
-      case kAuthMethod: in.text(); return;
-      case kAuthData: in.binary(); return;
-      case kResponseInformation: in.text(); return;
-      case kServerReference: in.text(); return;
-      case kReasonString: reason_text = in.text(); return;
+      case kPayloadFormat:
+        in.u8();
+        return;
+      case kMessageExpiry:
+        message_expiry = in.u32();
+        return;
+      case kContentType:
+        content_type = in.text();
+        return;
+      case kResponseTopic:
+        response_topic = in.text();
+        return;
+      case kCorrelationData:
+        correlation_data = in.binary();
+        return;
+      case kSubscriptionId:
+        in.length();
+        return;
+      case kSessionExpiry:
+        in.u32();
+        return;
+      case kAssignedClientId:
+        in.text();
+        return;
+      case kServerKeepAlive:
+        keep_alive = in.u16();
+        return;
+      case kAuthMethod:
+        in.text();
+        return;
+      case kAuthData:
+        in.binary();
+        return;
+      case kResponseInformation:
+        in.text();
+        return;
+      case kServerReference:
+        in.text();
+        return;
+      case kReasonString:
+        reason_text = in.text();
+        return;
       case kReceiveMaximum:
         receive_maximum = in.u16();
         if (receive_maximum == 0) throw malformed("receive maximum is 0");
         return;
-      case kTopicAliasMaximum: alias_maximum = in.u16(); return;
+      case kTopicAliasMaximum:
+        alias_maximum = in.u16();
+        return;
       case kTopicAlias:
         alias = in.u16();
         if (alias == 0) throw malformed("topic alias is 0");
         return;
-      case kMaximumQos: maximum_qos = in.u8(); return;
+      case kMaximumQos:
+        maximum_qos = in.u8();
+        return;
       case kUserProperty: {
         const std::string_view key = in.text();
         user.emplace_back(key, in.text());
         return;
       }
-      case kMaximumPacket: maximum_packet = in.u32(); return;
+      case kMaximumPacket:
+        maximum_packet = in.u32();
+        return;
       case kRetainAvailable:
       case kWildcardAvailable:
       case kSubscriptionIdAvailable:
-      case kSharedAvailable: in.u8(); return;
-      case kWillDelay: break;
+      case kSharedAvailable:
+        in.u8();
+        return;
+      case kWillDelay:
+        break;
     }
     throw malformed("unknown property");
   }
@@ -230,7 +274,8 @@ ConnAck read_connack(Reader& in) {
   packet.maximum_qos = static_cast<std::uint8_t>(properties.maximum_qos);
   packet.maximum_packet = properties.maximum_packet;
   packet.topic_alias_maximum = static_cast<std::uint16_t>(properties.alias_maximum);
-  if (properties.has(kServerKeepAlive)) packet.server_keep_alive = static_cast<std::uint16_t>(properties.keep_alive);
+  if (properties.has(kServerKeepAlive))
+    packet.server_keep_alive = static_cast<std::uint16_t>(properties.keep_alive);
   return packet;
 }
 
@@ -242,7 +287,8 @@ Publish read_publish(unsigned flags, Reader& in) {
   packet.message.retain = flags & 1;
   packet.message.qos = static_cast<Qos>(qos);
   packet.message.topic = in.text();
-  if (packet.message.topic.find_first_of("+#") != std::string::npos) throw malformed("a wildcard in a topic");
+  if (packet.message.topic.find_first_of("+#") != std::string::npos)
+    throw malformed("a wildcard in a topic");
   if (qos == 1) {
     packet.packet_id = static_cast<std::uint16_t>(in.u16());
     if (packet.packet_id == 0) throw malformed("packet identifier 0");
@@ -250,8 +296,10 @@ Publish read_publish(unsigned flags, Reader& in) {
   Properties properties;
   properties.read(in);
   packet.topic_alias = static_cast<std::uint16_t>(properties.alias);
-  if (packet.message.topic.empty() && packet.topic_alias == 0) throw malformed("neither topic nor alias");
-  if (properties.has(kMessageExpiry)) packet.message.expiry = Duration(std::int64_t{properties.message_expiry} * 1000);
+  if (packet.message.topic.empty() && packet.topic_alias == 0)
+    throw malformed("neither topic nor alias");
+  if (properties.has(kMessageExpiry))
+    packet.message.expiry = Duration(std::int64_t{properties.message_expiry} * 1000);
   packet.message.content_type = std::move(properties.content_type);
   packet.message.response_topic = std::move(properties.response_topic);
   packet.message.correlation_data = std::move(properties.correlation_data);
@@ -273,8 +321,10 @@ Ack read_list_ack(Reader& in) {
 
 Incoming read_packet(unsigned header, Reader& in) {
   switch (header >> 4) {
-    case 2: return read_connack(in);
-    case 3: return read_publish(header & 15, in);
+    case 2:
+      return read_connack(in);
+    case 3:
+      return read_publish(header & 15, in);
     case 4: {
       PubAck packet;
       packet.packet_id = static_cast<std::uint16_t>(in.u16());
@@ -282,9 +332,12 @@ Incoming read_packet(unsigned header, Reader& in) {
       in.rest();
       return packet;
     }
-    case 9: return read_list_ack<SubAck>(in);
-    case 11: return read_list_ack<UnsubAck>(in);
-    case 13: return PingResp();
+    case 9:
+      return read_list_ack<SubAck>(in);
+    case 11:
+      return read_list_ack<UnsubAck>(in);
+    case 13:
+      return PingResp();
     case 14: {
       Disconnect packet;
       if (!in.empty()) packet.reason = static_cast<std::uint8_t>(in.u8());
@@ -295,7 +348,8 @@ Incoming read_packet(unsigned header, Reader& in) {
       }
       return packet;
     }
-    default: throw malformed("a server may not send this kind");
+    default:
+      throw malformed("a server may not send this kind");
   }
 }
 
@@ -306,9 +360,10 @@ void encode(std::string& out, const Connect& packet) {
   put_text(body, "MQTT");
   put8(body, 5);
   const unsigned will = packet.will == nullptr ? 0u
-                                               : 4u | static_cast<unsigned>(packet.will->qos) << 3 | (packet.will->retain ? 32u : 0u);
-  put8(body, (packet.username.empty() ? 0u : 0x80u) | (packet.password.empty() ? 0u : 0x40u) | will |
-                 (packet.clean_start ? 2u : 0u));
+                                               : 4u | static_cast<unsigned>(packet.will->qos) << 3 |
+                                                     (packet.will->retain ? 32u : 0u);
+  put8(body, (packet.username.empty() ? 0u : 0x80u) | (packet.password.empty() ? 0u : 0x40u) |
+                 will | (packet.clean_start ? 2u : 0u));
   put16(body, packet.keep_alive_seconds);
   std::string properties;
   put8(properties, kSessionExpiry);
@@ -353,7 +408,10 @@ void encode(std::string& out, const Publish& packet) {
   put_message_properties(properties, message);
   put_properties(body, properties);
   body += message.payload;
-  put_packet(out, 0x30u | (packet.duplicate ? 8u : 0u) | static_cast<unsigned>(message.qos) << 1 | (message.retain ? 1u : 0u), body);
+  put_packet(out,
+             0x30u | (packet.duplicate ? 8u : 0u) | static_cast<unsigned>(message.qos) << 1 |
+                 (message.retain ? 1u : 0u),
+             body);
 }
 
 void encode(std::string& out, const PubAck& packet) {
@@ -373,7 +431,8 @@ void encode_subscribe(std::string& out, std::uint16_t packet_id, const Subscript
   put16(body, packet_id);
   put_length(body, 0);
   put_text(body, subscription.filter);
-  put8(body, static_cast<unsigned>(subscription.max_qos) | (subscription.retain_as_published ? 8u : 0u) |
+  put8(body, static_cast<unsigned>(subscription.max_qos) |
+                 (subscription.retain_as_published ? 8u : 0u) |
                  (subscription.skip_retained ? 32u : 0u));
   put_packet(out, 0x82, body);
 }
@@ -422,31 +481,56 @@ std::optional<Incoming> decode(std::string_view& input, std::size_t limit) {
 
 std::string_view reason_name(std::uint8_t reason) noexcept {
   switch (reason) {
-    case 0x00: return "success";
-    case 0x04: return "disconnect with will";
-    case 0x10: return "no matching subscribers";
-    case 0x80: return "unspecified error";
-    case 0x81: return "malformed packet";
-    case 0x82: return "protocol error";
-    case 0x84: return "unsupported protocol version";
-    case 0x85: return "client identifier not valid";
-    case 0x86: return "bad user name or password";
-    case 0x87: return "not authorized";
-    case 0x88: return "server unavailable";
-    case 0x89: return "server busy";
-    case 0x8b: return "server shutting down";
-    case 0x8d: return "keep alive timeout";
-    case 0x8e: return "session taken over";
-    case 0x90: return "topic name invalid";
-    case 0x93: return "receive maximum exceeded";
-    case 0x95: return "packet too large";
-    case 0x97: return "quota exceeded";
-    case 0x98: return "administrative action";
-    case 0x9a: return "retain not supported";
-    case 0x9b: return "QoS not supported";
-    case 0x9f: return "connection rate exceeded";
-    case 0xa0: return "maximum connect time";
-    default: return "refused";
+    case 0x00:
+      return "success";
+    case 0x04:
+      return "disconnect with will";
+    case 0x10:
+      return "no matching subscribers";
+    case 0x80:
+      return "unspecified error";
+    case 0x81:
+      return "malformed packet";
+    case 0x82:
+      return "protocol error";
+    case 0x84:
+      return "unsupported protocol version";
+    case 0x85:
+      return "client identifier not valid";
+    case 0x86:
+      return "bad user name or password";
+    case 0x87:
+      return "not authorized";
+    case 0x88:
+      return "server unavailable";
+    case 0x89:
+      return "server busy";
+    case 0x8b:
+      return "server shutting down";
+    case 0x8d:
+      return "keep alive timeout";
+    case 0x8e:
+      return "session taken over";
+    case 0x90:
+      return "topic name invalid";
+    case 0x93:
+      return "receive maximum exceeded";
+    case 0x95:
+      return "packet too large";
+    case 0x97:
+      return "quota exceeded";
+    case 0x98:
+      return "administrative action";
+    case 0x9a:
+      return "retain not supported";
+    case 0x9b:
+      return "QoS not supported";
+    case 0x9f:
+      return "connection rate exceeded";
+    case 0xa0:
+      return "maximum connect time";
+    default:
+      return "refused";
   }
 }
 

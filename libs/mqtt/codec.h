@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// MQTT 5 packets as bytes (OASIS mqtt-v5.0, section 2 and 3): no I/O, no state. Numbers in comments are sections of that text.
+// MQTT 5 packets as bytes (OASIS mqtt-v5.0, section 2 and 3): no I/O, no state. Numbers in comments
+// are sections of that text.
 #pragma once
 
 #include <cstdint>
@@ -59,7 +60,8 @@ struct Disconnect {
 };
 using Incoming = std::variant<ConnAck, Publish, PubAck, SubAck, UnsubAck, PingResp, Disconnect>;
 
-// Each appends one packet to `out`. Throws Error{kInvalidArgument} for text that the protocol cannot carry.
+// Each appends one packet to `out`. Throws Error{kInvalidArgument} for text that the protocol
+// cannot carry.
 void encode(std::string& out, const Connect& packet);
 void encode(std::string& out, const Publish& packet);
 void encode(std::string& out, const PubAck& packet);
@@ -68,8 +70,9 @@ void encode_unsubscribe(std::string& out, std::uint16_t packet_id, std::string_v
 void encode_ping(std::string& out);
 void encode_disconnect(std::string& out, std::uint8_t reason);
 
-// Takes one packet off the front of `input`, or nothing while it is incomplete. Throws Error{kProtocol} for anything that
-// the specification forbids a server to send and Error{kTooLarge} past `limit` bytes.
+// Takes one packet off the front of `input`, or nothing while it is incomplete. Throws
+// Error{kProtocol} for anything that the specification forbids a server to send and
+// Error{kTooLarge} past `limit` bytes.
 std::optional<Incoming> decode(std::string_view& input, std::size_t limit);
 
 // "not authorized" for 0x87, ... (2.4)

@@ -14,7 +14,8 @@ bool topic_matches(std::string_view filter, std::string_view topic) noexcept {
     if (wanted == "#") return true;
     const std::string_view level = topic.substr(0, topic.find('/'));
     if (wanted != "+" && wanted != level) return false;
-    const bool filter_ends = wanted.size() == filter.size(), topic_ends = level.size() == topic.size();
+    const bool filter_ends = wanted.size() == filter.size(),
+               topic_ends = level.size() == topic.size();
     // "a/#" matches "a" too.
     if (topic_ends) return filter_ends || filter.substr(wanted.size()) == "/#";
     if (filter_ends) return false;

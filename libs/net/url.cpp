@@ -35,7 +35,8 @@ Url parse_url(std::string_view text) {
   url.port = std::string(view.port());
   if (url.port.empty()) url.port = default_port(url.scheme);
   if (!view.encoded_path().empty() && !view.encoded_path().starts_with('/')) {
-    throw Error(Code::kInvalidArgument, "not a URL").with("value", std::string(text.substr(0, 200)));
+    throw Error(Code::kInvalidArgument, "not a URL")
+        .with("value", std::string(text.substr(0, 200)));
   }
   if (url.port.find_first_not_of("0123456789") != std::string::npos || url.port.size() > 5) {
     throw Error(Code::kInvalidArgument, "not a port in a URL").with("port", url.port.substr(0, 20));

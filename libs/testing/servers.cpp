@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "testing/servers.h"
+
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "base/error.h"
+
+namespace flock::testing {
+namespace {
+
+bool is_root() { return ::geteuid() == 0; }
+
+// Puts a command under another user where we are root and the program refuses to be.
+std::vector<std::string> as_user(const std::string& user, std::vector<std::string> command) {
+  if (!is_root()) return command;
+  std::vector<std::string> full{"setpriv", "--reuid=" + user, "--regid=" + user, "--clear-groups"};
+  full.insert(full.end(), command.begin(), command.end());
+  return full;
+}
+
+void give_to(const std::string& user, const std::string& path) {
+  if (is_root()) run_program({"chown", "-R", user + ":" + user, path});
+}
+
+}  // namespace
+
+bool require(const std::vector<std::string>& programs) {
+  for (const std::string& program : programs) {
+    if (!find_program({program}).empty()) continue;
+    const char* strict = std::getenv("FLOCK_REQUIRE_SERVICES");
+    if (strict != nullptr && std::string_view(strict) == "1") {
+      throw Error(Code::kNotFound, "program is not installed")
+          .with("program", program)
+          .hint("./dev setup");
+    }
+    return false;
+  }
+  return true;
+}
+
+void Postgres::start() {
+  const std::string data = dir_.file("data"), socket = dir_.file("socket");
+  const bool fresh = !std::filesystem::exists(data);
+  if (fresh) {
+    for (const std::string& folder : {data, socket}) {
+      std::filesystem::create_directory(folder);
+      ::chmod(folder.c_str(), 0700);
+      give_to("postgres", folder);
+    }
+    dir_.write("password", "test-password\n");
+    run_program(as_user(
+        "postgres", {find_program({"initdb"}), "-D", data, "-U", "postgres", "--auth-local=trust",
+                     "--auth-host=scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"}));
+  }
+  process_.start(
+      as_user("postgres",
+              {find_program({"postgres"}), "-D", data, "-p", std::to_string(port_), "-k", socket,
+               "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=32MB"}),
+      log());
+  const auto answers = [&] {
+    try {
+      execute("select 1");
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  };
+  wait_until("PostgreSQL answers", answers, 30);
+  if (fresh) {
+    execute("CREATE ROLE flock LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD 'test-password'");
+    execute("CREATE DATABASE flock OWNER flock");
+  }
+}
+
+std::string Postgres::url() const {
+  return "postgresql://flock@127.0.0.1:" + std::to_string(port_) + "/flock";
+}
+
+void Postgres::execute(const std::string& sql) const {
+  run_program({"psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-h", dir_.file("socket"), "-p",
+               std::to_string(port_), "-U", "postgres", "postgres"},
+              sql);
+}
+
+void Mosquitto::start() {
+  std::string config =
+      "per_listener_settings false\nmax_inflight_messages 1000\nmax_queued_messages "
+      "100000\npersistence true\npersistence_location " +
+      dir_.path() + "/\nlistener " + std::to_string(port_) + " 127.0.0.1\n";
+  if (is_root()) config = "user mosquitto\n" + config;
+  if (!options_.tls_certificate_pem.empty()) {
+    config += "certfile " + dir_.write("cert.pem", options_.tls_certificate_pem) + "\nkeyfile " +
+              dir_.write("key.pem", options_.tls_key_pem) + "\n";
+  }
+  config += options_.extra.empty() ? "allow_anonymous true\n" : options_.extra;
+  dir_.write("mosquitto.conf", config);
+  give_to("mosquitto", dir_.path());
+  process_.start({"mosquitto", "-c", dir_.file("mosquitto.conf")}, log());
+  wait_until("Mosquitto listens", [&] { return port_open(port_); });
+}
+
+std::string Mosquitto::url() const {
+  return (options_.tls_certificate_pem.empty() ? "mqtt://127.0.0.1:" : "mqtts://127.0.0.1:") +
+         std::to_string(port_);
+}
+
+void Valkey::start() {
+  const std::string program = find_program({"valkey-server", "redis-server"});
+  if (program.empty())
+    throw Error(Code::kNotFound, "neither valkey-server nor redis-server is installed");
+  process_.start({program, "--port", std::to_string(port_), "--bind", "127.0.0.1", "--dir",
+                  dir_.path(), "--appendonly", "yes", "--save", ""},
+                 log());
+  wait_until("Valkey listens", [&] { return port_open(port_); });
+}
+
+void Registry::start() {
+  dir_.write("config.yml",
+             "version: 0.1\nstorage: {filesystem: {rootdirectory: " + dir_.file("store") +
+                 "}, delete: {enabled: true}}\nhttp: {addr: '" + host() + "'}\n" + auth_);
+  process_.start({"docker-registry", "serve", dir_.file("config.yml")}, log());
+  wait_until("the registry listens", [&] { return port_open(port_); });
+}
+
+}  // namespace flock::testing

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// The real servers, each private, on a free loopback port, with its data in a TempDir. A missing
+// program fails the test when FLOCK_REQUIRE_SERVICES=1 and skips it otherwise (require()).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "testing/process.h"
+
+namespace flock::testing {
+
+// True when all are installed; false means: GTEST_SKIP(). Throws where services are required.
+bool require(const std::vector<std::string>& programs);
+
+class Server {
+ public:
+  virtual ~Server() = default;
+  virtual void start() = 0;
+  void stop() { process_.stop(); }
+  void kill9() { process_.stop(9); }
+  int port() const noexcept { return port_; }
+  std::string log() const { return dir_.file("log"); }
+
+ protected:
+  TempDir dir_;
+  Process process_;
+  int port_ = free_port();
+};
+
+class Postgres final : public Server {
+ public:
+  void start() override;
+  // Role `flock`: no superuser, no BYPASSRLS; owner of the database `flock`. The password is in
+  // password_file().
+  std::string url() const;
+  std::string password_file() const { return dir_.file("password"); }
+  // As the superuser, by psql.
+  void execute(const std::string& sql) const;
+};
+
+class Mosquitto final : public Server {
+ public:
+  struct Options {
+    std::string tls_certificate_pem, tls_key_pem;  // set: TLS
+    std::string extra;  // lines of mosquitto.conf; without any, anonymous is allowed
+  };
+  Mosquitto() = default;
+  explicit Mosquitto(Options options) : options_(std::move(options)) {}
+  void start() override;
+  std::string url() const;
+  const TempDir& dir() const { return dir_; }
+
+ private:
+  Options options_;
+};
+
+class Valkey final : public Server {
+ public:
+  void start() override;
+  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+};
+
+class Registry final : public Server {
+ public:
+  // `auth`: YAML lines of the `auth:` section, or none.
+  explicit Registry(std::string auth = "") : auth_(std::move(auth)) {}
+  void start() override;
+  std::string host() const { return "127.0.0.1:" + std::to_string(port_); }
+
+ private:
+  std::string auth_;
+};
+
+}  // namespace flock::testing
