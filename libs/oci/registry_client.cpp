@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "oci/registry_client.h"
+
+#include <boost/json.hpp>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "crypto/keys.h"
+
+namespace flock::oci {
+namespace bj = boost::json;
+namespace {
+
+constexpr std::string_view kManifestTypes =
+    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json, "
+    "application/vnd.docker.distribution.manifest.v2+json";
+
+std::string text_of(const bj::object& object, std::string_view key) {
+  const bj::value* value = object.if_contains(key);
+  return value && value->is_string() ? std::string(value->get_string()) : "";
+}
+
+bj::object parse_document(const std::string& body, const Reference& reference) {
+  try {
+    const bj::value value = json::parse(body, {.bytes = 4 << 20, .depth = 16});
+    if (value.is_object()) return value.get_object();
+  } catch (const Error&) {
+  }
+  throw Error(Code::kProtocol, "the registry answered with something that is no manifest")
+      .with("image", reference.text());
+}
+
+std::string platform_of(const bj::object& object) {
+  std::string platform = text_of(object, "os") + "/" + text_of(object, "architecture");
+  const std::string variant = text_of(object, "variant");
+  // arm64 has one variant worth the name; the others name it nowhere.
+  if (!variant.empty() && !(variant == "v8" && text_of(object, "architecture") == "arm64"))
+    platform += "/" + variant;
+  return platform;
+}
+
+// Values of `Bearer realm="...",service="...",scope="..."`.
+std::string challenge_value(std::string_view challenge, std::string_view key) {
+  const std::string mark = std::string(key) + "=\"";
+  const std::size_t start = challenge.find(mark);
+  if (start == std::string_view::npos) return "";
+  const std::size_t begin = start + mark.size();
+  return std::string(challenge.substr(begin, challenge.find('"', begin) - begin));
+}
+
+}  // namespace
+
+Task<std::string> RegistryClient::anonymous_token(const std::string& challenge) {
+  const std::string realm = challenge_value(challenge, "realm");
+  if (realm.empty()) co_return "";
+  const std::string url = realm + "?service=" + url_encode(challenge_value(challenge, "service")) +
+                          "&scope=" + url_encode(challenge_value(challenge, "scope"));
+  const net::Response response = co_await http_.get(url);
+  if (response.status != 200) co_return "";
+  const bj::value value = json::parse(response.body);
+  const bj::object* object = value.if_object();
+  if (object == nullptr) co_return "";
+  const std::string token = text_of(*object, "token");
+  co_return token.empty() ? text_of(*object, "access_token") : token;
+}
+
+Task<RegistryClient::Document> RegistryClient::fetch(const Reference& reference,
+                                                     const std::string& path, bool is_manifest) {
+  const auto known = options_.urls.find(reference.registry);
+  const std::string host =
+      reference.registry == "docker.io" ? "registry-1.docker.io" : reference.registry;
+  const std::string base = known == options_.urls.end() ? "https://" + host : known->second;
+  const std::string url = base + "/v2/" + reference.repository + path;
+  std::string token;
+  if (options_.token) token = options_.token(reference.registry, reference.repository);
+  net::Response response;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    net::Headers headers;
+    if (is_manifest) headers.add("Accept", std::string(kManifestTypes));
+    if (!token.empty()) headers.add("Authorization", "Bearer " + token);
+    try {
+      response = co_await http_.get(url, headers);
+    } catch (const Error& error) {
+      throw Error(Code::kUnavailable, "cannot reach the registry: " + error.message())
+          .with("registry", reference.registry);
+    }
+    if (response.status != 401 || !token.empty()) break;
+    const auto challenge = response.headers.get("WWW-Authenticate");
+    if (!challenge) break;
+    token = co_await anonymous_token(std::string(*challenge));
+    if (token.empty()) break;
+  }
+  if (response.status == 404)
+    throw Error(Code::kNotFound, "no such image in the registry").with("image", reference.text());
+  if (response.status == 401 || response.status == 403)
+    throw Error(Code::kForbidden, "the registry does not let us read this image")
+        .with("image", reference.text());
+  if (response.status != 200) {
+    throw Error(response.status >= 500 ? Code::kUnavailable : Code::kProtocol,
+                "the registry answered with status " + std::to_string(response.status))
+        .with("image", reference.text());
+  }
+  Document document;
+  document.digest = "sha256:" + to_hex(crypto::sha256(response.body));
+  document.body = std::move(response.body);
+  co_return document;
+}
+
+Task<Resolved> RegistryClient::resolve(Reference reference) {
+  const std::string wanted = reference.digest.empty() ? reference.tag : reference.digest;
+  const Document document = co_await fetch(reference, "/manifests/" + wanted, true);
+  if (!reference.digest.empty() && document.digest != reference.digest) {
+    throw Error(Code::kProtocol, "the registry sent another manifest than the digest asked for")
+        .with("image", reference.text());
+  }
+  Resolved resolved;
+  resolved.digest = document.digest;
+  const bj::object root = parse_document(document.body, reference);
+  if (const bj::value* manifests = root.if_contains("manifests");
+      manifests && manifests->is_array()) {
+    for (const bj::value& item : manifests->get_array()) {
+      const bj::object* entry = item.if_object();
+      const bj::value* platform = entry ? entry->if_contains("platform") : nullptr;
+      if (platform == nullptr || !platform->is_object()) continue;
+      const std::string name = platform_of(platform->get_object());
+      if (!name.starts_with("unknown/"))
+        resolved.platforms.emplace(name, text_of(*entry, "digest"));  // attestations
+    }
+  } else {
+    const bj::value* config = root.if_contains("config");
+    if (config == nullptr || !config->is_object())
+      throw Error(Code::kProtocol, "the manifest names no config").with("image", reference.text());
+    const std::string digest = text_of(config->get_object(), "digest");
+    const Document blob = co_await fetch(reference, "/blobs/" + digest, false);
+    if (blob.digest != digest)
+      throw Error(Code::kProtocol, "the registry sent another config than the digest asked for")
+          .with("image", reference.text());
+    resolved.platforms.emplace(platform_of(parse_document(blob.body, reference)), resolved.digest);
+  }
+  if (resolved.platforms.empty())
+    throw Error(Code::kUnprocessable, "the image has no platform that a device could run")
+        .with("image", reference.text());
+  co_return resolved;
+}
+
+}  // namespace flock::oci
