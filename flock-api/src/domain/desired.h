@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "flock/device/v1/device.pb.h"
+#include "workload/workload.h"
+
+namespace flock::domain {
+
+// The digest for a device of `architecture` and `variant` (OCI names) among those an image has; ""
+// when there is none. An arm device runs images of a lower variant, nothing else falls back.
+std::string digest_for(const std::map<std::string, std::string>& digests,
+                       const std::string& architecture, const std::string& variant);
+
+// A release for one device. Throws Error{kUnprocessable} naming service and platforms when an image
+// has none for it. Version, release and rollout are the caller's to fill.
+device::v1::DesiredState make_desired(const workload::Workload& workload,
+                                      const std::string& architecture, const std::string& variant);
+
+}  // namespace flock::domain

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Private to this room.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "stores/postgres/database.h"
+
+namespace flock::postgres {
+
+struct Command {
+  std::string sql;
+  Params params;
+};
+
+// One libpq connection in pipeline mode, used by one coroutine at a time.
+class Connection {
+ public:
+  static Task<std::unique_ptr<Connection>> open(Options options);
+  ~Connection();
+
+  // Sends all commands and one sync in one flush and reads the answers. The first failed command's
+  // error is thrown after the pipeline has been read to its end, so that the connection stays
+  // usable.
+  Task<std::vector<Rows>> run(std::vector<Command> commands);
+  // Several statements at once, without parameters (migrations). Leaves pipeline mode for it.
+  Task<void> run_script(std::string sql);
+  bool broken() const noexcept { return broken_; }
+
+ private:
+  struct Handles;
+  Connection();
+  Task<void> wait_readable();
+  Task<void> flush();
+  Task<void> read_result_set(std::vector<Rows>& out, std::optional<Error>& failure);
+  Error lost(const char* when);
+
+  std::unique_ptr<Handles> handles_;
+  Duration limit_{30'000};
+  bool broken_ = false;
+};
+
+}  // namespace flock::postgres

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// The stores against real servers: PostgreSQL and Valkey (or Redis).
+#include <gtest/gtest.h>
+
+#include "async/event.h"
+#include "async/scope.h"
+#include "base/files.h"
+#include "stores/live_state/live_state.h"
+#include "stores/postgres/database.h"
+#include "testing/run_task.h"
+#include "testing/servers.h"
+
+namespace flock {
+namespace {
+
+using flock::testing::code_of_task;
+using flock::testing::run_task;
+using postgres::Params;
+using postgres::Scope;
+
+class PostgresStore : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    if (!flock::testing::require({"postgres", "initdb", "psql"})) return;
+    server = std::make_unique<flock::testing::Postgres>();
+    server->start();
+  }
+  static void TearDownTestSuite() { server.reset(); }
+  void SetUp() override {
+    if (!server) GTEST_SKIP() << "PostgreSQL is not installed";
+  }
+  static postgres::Options options() {
+    postgres::Options out;
+    out.url = server->url();
+    out.password = Secret(read_secret_file(server->password_file()));
+    out.pool_size = 4;
+    return out;
+  }
+  static Task<OrgId> make_org(postgres::Database& db) {
+    const OrgId id = OrgId::fresh();
+    co_await db.query(Scope::system(),
+                      "INSERT INTO organizations(id, name, slug) VALUES ($1, 'o', $2)",
+                      Params().text(id.text()).text(id.text()));
+    co_return id;
+  }
+  static std::unique_ptr<flock::testing::Postgres> server;
+};
+std::unique_ptr<flock::testing::Postgres> PostgresStore::server;
+
+TEST_F(PostgresStore, MigratesOnceAndKeepsTenantsApart) {
+  run_task(
+      [&]() -> Task<void> {
+        postgres::Database db(co_await asio::this_coro::executor, options());
+        co_await db.migrate();
+        co_await db.migrate();
+        const OrgId mine = co_await make_org(db), theirs = co_await make_org(db);
+        const char* insert = "INSERT INTO fleets(id, org_id, name, slug) VALUES ($1, $2, 'f', 'f')";
+        co_await db.query(Scope::tenant(mine), insert, Params().text(new_uuid()).text(mine.text()));
+        // A statement that forgets org_id still sees nothing of others, and cannot write for them.
+        const auto seen = co_await db.query(Scope::tenant(theirs), "SELECT id FROM fleets");
+        EXPECT_TRUE(seen.empty());
+        const auto forge = [&]() -> Task<void> {
+          co_await db.query(Scope::tenant(theirs), insert,
+                            Params().text(new_uuid()).text(mine.text()));
+        };
+        EXPECT_EQ(co_await code_of_task(forge()), Code::kInternal);
+        // The wall does not stay on the connection: the next statement has its own.
+        const auto own = co_await db.query(Scope::tenant(mine), "SELECT id FROM fleets");
+        EXPECT_EQ(own.rows.size(), 1u);
+        const auto all = co_await db.query(Scope::system(), "SELECT id FROM fleets");
+        EXPECT_EQ(all.rows.size(), 1u);
+      },
+      Duration(20'000));
+}
+
+TEST_F(PostgresStore, TellsConflictsAndRollsBack) {
+  run_task(
+      [&]() -> Task<void> {
+        postgres::Database db(co_await asio::this_coro::executor, options());
+        co_await db.migrate();
+        const OrgId org = co_await make_org(db);
+        const auto add = [&](std::string slug) -> Task<void> {
+          co_await db.query(Scope::tenant(org),
+                            "INSERT INTO fleets(id, org_id, name, slug) VALUES ($1, $2, 'f', $3)",
+                            Params().text(new_uuid()).text(org.text()).text(slug));
+        };
+        co_await add("one");
+        EXPECT_EQ(co_await code_of_task(add("one")), Code::kConflict);
+        const auto failing = [&](postgres::Transaction& tx) -> Task<void> {
+          co_await tx.query(
+              "INSERT INTO fleets(id, org_id, name, slug) VALUES ($1, $2, 'f', 'two')",
+              Params().text(new_uuid()).text(org.text()));
+          throw Error(Code::kConflict, "changed my mind");
+        };
+        EXPECT_EQ(co_await code_of_task(db.transaction(Scope::tenant(org), failing)),
+                  Code::kConflict);
+        const auto rows = co_await db.query(Scope::tenant(org), "SELECT slug FROM fleets");
+        EXPECT_EQ(rows.rows.size(), 1u);
+      },
+      Duration(20'000));
+}
+
+TEST_F(PostgresStore, SurvivesAServerThatIsKilledAndStartedAgain) {
+  run_task(
+      [&]() -> Task<void> {
+        postgres::Database db(co_await asio::this_coro::executor, options());
+        co_await db.query(Scope::system(), "SELECT 1");
+        server->kill9();
+        const auto ask = [&]() -> Task<void> { co_await db.query(Scope::system(), "SELECT 1"); };
+        EXPECT_EQ(co_await code_of_task(ask()), Code::kUnavailable);
+        server->start();
+        co_await ask();
+      },
+      Duration(60'000));
+}
+
+TEST_F(PostgresStore, HasOneLeaderAtATime) {
+  run_task(
+      [&]() -> Task<void> {
+        const Executor executor = co_await asio::this_coro::executor;
+        postgres::Database first(executor, options()), second(executor, options());
+        int leading = 0, most = 0, terms = 0;
+        Event changed(executor);
+        const auto lead = [&]() -> Task<void> {
+          most = std::max(most, ++leading);
+          ++terms;
+          changed.set();
+          Event forever(executor);
+          try {
+            co_await forever.wait();
+          } catch (const Error&) {
+          }
+          --leading;
+        };
+        TaskScope one(executor), two(executor);
+        one.spawn("one", first.lead(77, lead));
+        co_await changed.wait();
+        changed.reset();
+        two.spawn("two", second.lead(77, lead));
+        EXPECT_FALSE(co_await changed.wait_for(Duration(1200)));
+        one.cancel();
+        co_await one.join();
+        co_await changed.wait();
+        EXPECT_EQ(most, 1);
+        EXPECT_EQ(terms, 2);
+        two.cancel();
+        co_await two.join();
+      },
+      Duration(30'000));
+}
+
+Task<void> live_state_contract(stores::LiveState& store) {
+  const DeviceId a = DeviceId::fresh(), b = DeviceId::fresh();
+  const auto put = [&](const DeviceId& device, std::int64_t seq, std::string value) -> Task<bool> {
+    std::vector<stores::Report> one{{device, seq, std::move(value)}};
+    co_return (co_await store.put_reported(std::move(one))).at(0);
+  };
+  EXPECT_TRUE(co_await put(a, 5, "five"));
+  EXPECT_FALSE(co_await put(a, 5, "again"));
+  EXPECT_FALSE(co_await put(a, 4, "older"));
+  EXPECT_TRUE(co_await put(a, 1'764'000'000'000, std::string("bin\0ary", 7)));
+  std::vector<DeviceId> asked{a, b};
+  const auto values = co_await store.get_reported(std::move(asked));
+  EXPECT_EQ(values.at(0), std::string("bin\0ary", 7));
+  EXPECT_FALSE(values.at(1).has_value());
+}
+
+TEST(LiveState, MemoryKeepsTheContract) {
+  run_task([]() -> Task<void> {
+    const auto store = stores::make_memory_live_state();
+    co_await live_state_contract(*store);
+  });
+}
+
+TEST(LiveState, ValkeyKeepsTheContractAndComesBack) {
+  if (!flock::testing::require({"redis-server"})) GTEST_SKIP();
+  flock::testing::Valkey server;
+  server.start();
+  run_task(
+      [&]() -> Task<void> {
+        const auto store = stores::make_valkey_live_state(co_await asio::this_coro::executor,
+                                                          server.address(), "");
+        co_await live_state_contract(*store);
+        server.kill9();
+        EXPECT_EQ(co_await code_of_task(store->ping()), Code::kUnavailable);
+        server.start();
+        co_await live_state_contract(*store);
+      },
+      Duration(30'000));
+}
+
+}  // namespace
+}  // namespace flock
