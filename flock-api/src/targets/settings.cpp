@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "targets/settings.h"
+
+#include "base/error.h"
+#include "net/http.h"
+#include "net/stream.h"
+
+namespace flock::targets {
+
+void Settings::bind(config::Schema& schema) {
+  schema.add("target", target, "targets to run, or all");
+  schema.add("public_url", public_url, "how the outside reaches the api target; issuer of device tokens");
+  schema.add("setup_key_file", setup_key_file, "the one-time setup key is written here too");
+  schema.add("log.level", log_level, "debug, info, warn, error, off");
+  schema.add("log.format", log_format, "json, pretty, auto");
+  schema.add("admin.listen", admin_listen, "health and metrics");
+  schema.add("api.listen", api_listen, "REST");
+  schema.add("api.tls_certificate_file", api_tls_certificate_file, "PEM; with the key: HTTPS");
+  schema.add("api.tls_key_file", api_tls_key_file, "PEM");
+  schema.add("shutdown_delay", shutdown_delay, "time between not ready and drain");
+  schema.add("shutdown_timeout", shutdown_timeout, "limit for drain and stop");
+  schema.add("postgres.url", postgres_url, "libpq connection string without password");
+  schema.add("postgres.password_file", postgres_password_file, "file with the password");
+  schema.add("postgres.pool_size", postgres_pool_size, "connections for each target", 1, 100);
+  schema.add("live_state.kind", live_state_kind, "valkey, or memory for one process");
+  schema.add("live_state.address", live_state_address, "host:port");
+  schema.add("live_state.password_file", live_state_password_file, "file with the password");
+  schema.add("mqtt.url", mqtt_url, "the broker as the targets reach it");
+  schema.add("mqtt.device_urls", mqtt_device_urls, "the broker as devices reach it; default: mqtt.url");
+  schema.add("mqtt.ca_file", mqtt_ca_file, "PEM; devices get it too");
+  schema.add("mqtt.password_file", mqtt_password_file, "lines username:password for flock-api, flock-ingester, flock-scheduler");
+  schema.add("registry.url", registry_url, "the registry as the backend reaches it");
+  schema.add("registry.hosts", registry_hosts, "names of it in compose files; default: host and port of registry.url");
+  schema.add("registry.service", registry_service, "audience of registry tokens");
+  schema.add("keys.directory", keys_directory, "made by flock-api generate-keys");
+  schema.add("device_token_lifetime", device_token_lifetime, "life of a device token");
+}
+
+void Settings::validate() const {
+  std::vector<Problem> problems;
+  const auto check = [&](const char* key, const auto& test) {
+    try {
+      test();
+    } catch (const Error& error) {
+      problems.push_back({key, "invalid", error.message()});
+    }
+  };
+  check("public_url", [&] { net::parse_url(public_url); });
+  check("mqtt.url", [&] { net::parse_url(mqtt_url); });
+  check("registry.url", [&] { net::parse_url(registry_url); });
+  check("admin.listen", [&] { net::parse_host_port(admin_listen); });
+  check("api.listen", [&] { net::parse_host_port(api_listen); });
+  if (live_state_kind != "valkey" && live_state_kind != "memory") problems.push_back({"live_state.kind", "invalid", "must be valkey or memory"});
+  if (device_token_lifetime < Duration(30'000)) problems.push_back({"device_token_lifetime", "invalid", "must be at least 30s"});
+  if (api_tls_certificate_file.empty() != api_tls_key_file.empty()) problems.push_back({"api.tls_key_file", "required", "certificate and key go together"});
+  if (!problems.empty()) throw Error(Code::kInvalidArgument, "the configuration is not valid").problems(std::move(problems));
+}
+
+}  // namespace flock::targets

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "base/time.h"
+
+namespace flock::targets {
+
+// Every key of flock-api's configuration (docs/foundation.md).
+struct Settings {
+  std::vector<std::string> target{"all"};
+  std::string public_url = "http://127.0.0.1:8080";
+  std::string setup_key_file;
+  std::string log_level = "info", log_format = "auto";
+  std::string admin_listen = "127.0.0.1:9464";
+  std::string api_listen = "127.0.0.1:8080", api_tls_certificate_file, api_tls_key_file;
+  Duration shutdown_delay{0}, shutdown_timeout{15'000};
+  std::string postgres_url = "postgresql:///flock", postgres_password_file;
+  std::int64_t postgres_pool_size = 8;
+  std::string live_state_kind = "valkey", live_state_address = "127.0.0.1:6379", live_state_password_file;
+  std::string mqtt_url = "mqtts://127.0.0.1:8883", mqtt_ca_file, mqtt_password_file;
+  std::vector<std::string> mqtt_device_urls;
+  std::string registry_url = "http://127.0.0.1:5000", registry_service = "flock-registry";
+  std::vector<std::string> registry_hosts;
+  std::string keys_directory = "/etc/flock/keys";
+  Duration device_token_lifetime{3'600'000};
+
+  void bind(config::Schema& schema);
+  // Throws Error{kInvalidArgument} with every value that cannot be.
+  void validate() const;
+};
+
+}  // namespace flock::targets

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "async/task.h"
+#include "crypto/keys.h"
+#include "mqtt/client.h"
+#include "stores/live_state/live_state.h"
+#include "stores/postgres/database.h"
+#include "targets/settings.h"
+
+namespace flock::targets {
+
+// What a target is given; all of it is its own, on its own loop.
+struct Parts {
+  Executor executor;
+  const Settings& settings;
+  postgres::Database& db;
+  stores::LiveState& live;
+  mqtt::Client& bus;
+  crypto::Key signing_key;
+};
+
+// One part of the product with its own life. start: can work when it returns. drain: takes no new work and finishes what it has.
+// stop: ends the rest; always called after drain.
+class Target {
+ public:
+  virtual ~Target() = default;
+  virtual Task<void> start() = 0;
+  virtual Task<void> drain() = 0;
+  virtual Task<void> stop() = 0;
+};
+
+std::unique_ptr<Target> make_api_target(Parts parts);
+std::unique_ptr<Target> make_ingester_target(Parts parts);
+std::unique_ptr<Target> make_scheduler_target(Parts parts);
+
+}  // namespace flock::targets
