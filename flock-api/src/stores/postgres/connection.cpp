@@ -48,7 +48,7 @@ Rows copy_rows(const PGresult* result) {
                                         static_cast<std::size_t>(PQgetlength(result, r, c))));
       }
     }
-    rows.rows.emplace_back(rows.columns.get(), std::move(values));
+    rows.rows.emplace_back(rows.columns, std::move(values));
   }
   const std::string affected = PQcmdTuples(const_cast<PGresult*>(result));
   rows.affected = affected.empty() ? 0 : std::stoll(affected);

@@ -55,8 +55,8 @@ class Params {
 
 class Row {
  public:
-  Row(const std::vector<std::string>* columns, std::vector<std::optional<std::string>> values)
-      : columns_(columns), values_(std::move(values)) {}
+  Row(std::shared_ptr<const std::vector<std::string>> columns, std::vector<std::optional<std::string>> values)
+      : columns_(std::move(columns)), values_(std::move(values)) {}
   // Each throws Error{kInternal} for an unknown column or, where it is not optional, for NULL.
   const std::string& text(std::string_view column) const;
   std::optional<std::string> optional_text(std::string_view column) const;
@@ -70,7 +70,7 @@ class Row {
 
  private:
   const std::optional<std::string>& value(std::string_view column) const;
-  const std::vector<std::string>* columns_;
+  std::shared_ptr<const std::vector<std::string>> columns_;
   std::vector<std::optional<std::string>> values_;
 };
 

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+
+#include "async/event.h"
+#include "async/scope.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "net/http_server.h"
+#include "targets/api/context.h"
+
+namespace flock::targets {
+namespace {
+
+class ApiTarget final : public Target {
+ public:
+  explicit ApiTarget(Parts parts)
+      : context_(std::move(parts)), scope_(context_.parts.executor), server_(context_.parts.executor, [this](net::Request request) { return context_.handle(std::move(request)); }, api::problem) {
+    api::add_account_routes(context_);
+    api::add_fleet_routes(context_);
+    api::add_device_routes(context_);
+    api::add_provisioning_routes(context_);
+    api::add_release_routes(context_);
+    api::add_rollout_routes(context_);
+  }
+
+  Task<void> start() override {
+    co_await offer_setup();
+    const Settings& settings = context_.parts.settings;
+    std::shared_ptr<net::TlsContext> tls;
+    if (!settings.api_tls_certificate_file.empty()) {
+      net::TlsOptions options;
+      options.certificate_pem = read_file(settings.api_tls_certificate_file).value_or("");
+      options.key_pem = read_secret_file(settings.api_tls_key_file);
+      tls = net::make_tls_server(options);
+    }
+    const net::HostPort address = net::parse_host_port(settings.api_listen);
+    server_.listen(net::Listener::tcp(context_.parts.executor, address.host, address.port, tls));
+    scope_.spawn("revocations", repeat_revocations());
+    log::info("the API listens", {{"address", settings.api_listen}});
+  }
+
+  Task<void> drain() override { co_await server_.drain(); }
+  Task<void> stop() override {
+    scope_.cancel();
+    co_await scope_.join();
+    co_await server_.stop();
+  }
+
+ private:
+  // While nobody set the installation up, each start makes a fresh key and says it once. There is no default password.
+  Task<void> offer_setup() {
+    const auto state = co_await context_.parts.db.query(postgres::Scope::system(), postgres::sql::kSetupState);
+    if (!state.empty() && state.rows.front().boolean("used")) co_return;
+    const services::FreshKey key = services::make_key("flks_");
+    co_await context_.parts.db.query(postgres::Scope::system(), postgres::sql::kSetupStore, postgres::Params().bytes(key.hash));
+    const std::string& file = context_.parts.settings.setup_key_file;
+    if (!file.empty()) write_file_atomic(file, key.secret + "\n");
+    std::printf("SETUP KEY %s\n  use it once: flock setup --server %s --setup-key-file -\n", key.secret.c_str(), context_.parts.settings.public_url.c_str());
+    std::fflush(stdout);
+  }
+
+  // A broker that was restarted has forgotten who was revoked; their tokens live on for at most one lifetime.
+  Task<void> repeat_revocations() {
+    for (;;) {
+      co_await context_.parts.bus.wait_connected();
+      const auto revoked = co_await context_.parts.db.query(postgres::Scope::system(), postgres::sql::kRevokedSince, postgres::Params().integer(context_.parts.settings.device_token_lifetime.count()));
+      for (const auto& row : revoked.rows) {
+        mqtt::Message message;
+        message.topic = "$CONTROL/flock/v1/revoke";
+        message.payload = boost::json::serialize(boost::json::object{{"device", row.text("id")}, {"revoked_at_ms", row.integer("revoked_at")}});
+        co_await context_.parts.bus.publish(std::move(message));
+      }
+      Event never(context_.parts.executor);
+      while (context_.parts.bus.connected()) co_await never.wait_for(Duration(1000));
+    }
+  }
+
+  api::Context context_;
+  TaskScope scope_;
+  net::HttpServer server_;
+};
+
+}  // namespace
+
+std::unique_ptr<Target> make_api_target(Parts parts) { return std::make_unique<ApiTarget>(std::move(parts)); }
+
+}  // namespace flock::targets
