@@ -111,10 +111,6 @@ listener $(port mqtts) 127.0.0.1
 certfile $dir/server.pem
 keyfile $dir/server.key
 tls_version tlsv1.2
-listener $(port mqtt_wss) 127.0.0.1
-protocol websockets
-certfile $dir/server.pem
-keyfile $dir/server.key
 C
   chown -R mosquitto "$dir/"
   start mosquitto mosquitto -c "$dir/mosquitto.conf"
@@ -182,7 +178,7 @@ live_state:
   password_file: $home/secrets/valkey
 mqtt:
   url: mqtts://127.0.0.1:$(port mqtts)
-  device_urls: ["mqtts://127.0.0.1:$(port mqtts)", "wss://127.0.0.1:$(port mqtt_wss)/mqtt"]
+  device_urls: ["mqtts://127.0.0.1:$(port mqtts)"]
   ca_file: $home/tls/ca.pem
   password_file: $home/secrets/mqtt.passwords
 registry:
@@ -193,9 +189,12 @@ keys:
   directory: $home/keys
 C
   start api "$bin/flock-api/flock-api" --config "$home/flock-api.yaml"
-  wait_for 60 flock-api ready_api
+  until ready_api; do
+    alive api || { tail -5 "$home/log/api.log" >&2; die "flock-api ended while starting"; }
+    sleep 0.1
+  done
 }
-ready_api() { alive api || die "flock-api ended: $(tail -3 "$home/log/api.log")"; curl -fs -o /dev/null "$(admin_url)/readyz"; }
+ready_api() { curl -fs -o /dev/null "$(admin_url)/readyz"; }
 
 # One isolated device: its own container store, configuration and socket.
 start_podman() {

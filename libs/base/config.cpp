@@ -195,10 +195,9 @@ void Schema::load(const Sources& sources) {
       const Entry* entry = find(key);
       if (entry == nullptr) {
         unknown(place, key);
-      } else if (node.IsSequence() != entry->list) {
-        problems.push_back(
-            {place, "wrong_type", entry->list ? "must be a list" : "must be a value"});
-      } else if (entry->list) {
+      } else if (node.IsSequence() && !entry->list) {
+        problems.push_back({place, "wrong_type", "must be a value"});
+      } else if (node.IsSequence()) {
         apply(place, [&] { entry->set_list(node.as<std::vector<std::string>>()); });
       } else {
         apply(place, [&] { entry->set(node.IsNull() ? "" : node.as<std::string>()); });

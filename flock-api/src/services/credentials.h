@@ -26,10 +26,12 @@ struct DeviceIdentity {
   FleetId fleet;
 };
 
-// Signs and checks what devices show to the broker and the registry (docs/foundation.md, Credentials).
+// Signs and checks what devices show to the broker and the registry (docs/foundation.md,
+// Credentials).
 class DeviceTokens {
  public:
-  DeviceTokens(crypto::Key key, std::string issuer, Duration lifetime) : key_(std::move(key)), issuer_(std::move(issuer)), lifetime_(lifetime) {}
+  DeviceTokens(crypto::Key key, std::string issuer, Duration lifetime)
+      : key_(std::move(key)), issuer_(std::move(issuer)), lifetime_(lifetime) {}
   struct Token {
     std::string text;
     TimePoint expires;
@@ -37,15 +39,18 @@ class DeviceTokens {
   Token issue(const DeviceIdentity& identity, TimePoint now) const;
   // Throws kUnauthenticated.
   DeviceIdentity verify(std::string_view token, TimePoint now) const;
-  // A device's own assertion: signed by `device_key`, `sub` as given, at most 5 minutes old. Throws kUnauthenticated.
-  static void check_assertion(std::string_view assertion, const crypto::Key& device_key, const std::string& subject, TimePoint now);
+  // A device's own assertion: signed by `device_key`, `sub` as given, at most 5 minutes old. Throws
+  // kUnauthenticated.
+  static void check_assertion(std::string_view assertion, const crypto::Key& device_key,
+                              const std::string& subject, TimePoint now);
 
   // docker-registry's bearer token for `repository` with these actions.
   struct Grant {
     std::string repository;
     std::vector<std::string> actions;
   };
-  std::string registry_token(const std::string& service, const std::string& subject, const std::vector<Grant>& grants, TimePoint now) const;
+  std::string registry_token(const std::string& service, const std::string& subject,
+                             const std::vector<Grant>& grants, TimePoint now) const;
 
  private:
   crypto::Key key_;

@@ -19,7 +19,8 @@ using postgres::Scope;
 
 constexpr Duration kResolveTime{60'000};
 
-Task<void> resolve_one(oci::RegistryClient& registry, workload::Service& service, std::vector<Problem>& problems) {
+Task<void> resolve_one(oci::RegistryClient& registry, workload::Service& service,
+                       std::vector<Problem>& problems) {
   try {
     const oci::Reference reference = oci::parse_reference(service.image);
     oci::Resolved resolved = co_await registry.resolve(reference);
@@ -27,35 +28,42 @@ Task<void> resolve_one(oci::RegistryClient& registry, workload::Service& service
     service.digests = std::move(resolved.platforms);
   } catch (const Error& error) {
     if (error.code() == Code::kUnavailable || error.code() == Code::kCancelled) throw;
-    problems.push_back({"/services/" + service.name + "/image", std::string(to_string(error.code())), error.describe()});
+    problems.push_back({"/services/" + service.name + "/image",
+                        std::string(to_string(error.code())), error.describe()});
   }
 }
 
 // All images at once: a release of many services waits for the slowest, not for the sum.
-Task<void> resolve_all(oci::RegistryClient& registry, workload::Workload& workload, std::vector<Problem>& problems) {
+Task<void> resolve_all(oci::RegistryClient& registry, workload::Workload& workload,
+                       std::vector<Problem>& problems) {
   TaskScope scope(co_await asio::this_coro::executor);
   std::exception_ptr failure;
   const auto keep = [&](const std::string&, std::exception_ptr error) { failure = error; };
   scope.on_failure(keep);
-  for (workload::Service& service : workload.services) scope.spawn(service.name, resolve_one(registry, service, problems));
+  for (workload::Service& service : workload.services)
+    scope.spawn(service.name, resolve_one(registry, service, problems));
   co_await scope.join();
   if (failure) std::rethrow_exception(failure);
 }
 
 std::string notes_json(const std::vector<Problem>& notes) {
   boost::json::array out;
-  for (const Problem& note : notes) out.push_back(boost::json::object{{"pointer", note.pointer}, {"detail", note.detail}});
+  for (const Problem& note : notes)
+    out.push_back(boost::json::object{{"pointer", note.pointer}, {"detail", note.detail}});
   return boost::json::serialize(out);
 }
 
 }  // namespace
 
-Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& registry, OrgId org, NewRelease release) {
+Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& registry, OrgId org,
+                               NewRelease release) {
   workload::ComposeResult parsed = workload::parse_compose(release.compose);
   std::vector<Problem> problems;
   Task<void> resolving = resolve_all(registry, parsed.workload, problems);
   co_await with_deadline(std::move(resolving), kResolveTime, "resolving the images");
-  if (!problems.empty()) throw Error(Code::kUnprocessable, "not every image of the release can be had").problems(std::move(problems));
+  if (!problems.empty())
+    throw Error(Code::kUnprocessable, "not every image of the release can be had")
+        .problems(std::move(problems));
 
   const std::string workload = workload::to_json(parsed.workload);
   const std::string digest = "sha256:" + to_hex(crypto::sha256(workload));
@@ -67,14 +75,23 @@ Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& regi
       version = next.rows.at(0).text("next");
     }
     Params params;
-    params.text(id.text()).text(org.text()).text(version).text(release.note).text(release.compose).text(workload).text(digest).text(notes_json(parsed.notes));
+    params.text(id.text())
+        .text(org.text())
+        .text(version)
+        .text(release.note)
+        .text(release.compose)
+        .text(workload)
+        .text(digest)
+        .text(notes_json(parsed.notes));
     co_await tx.query(sql::kReleaseInsert, std::move(params));
   };
   try {
     co_await db.transaction(Scope::tenant(org), store);
   } catch (const Error& error) {
     if (error.code() != Code::kConflict) throw;
-    throw Error(Code::kConflict, "there is a release of this version already").with("version", release.version.value_or("")).hint("releases are never changed: choose another version");
+    throw Error(Code::kConflict, "there is a release of this version already")
+        .with("version", release.version.value_or(""))
+        .hint("releases are never changed: choose another version");
   }
   co_return id;
 }

@@ -17,8 +17,10 @@ struct NewRelease {
   std::string compose;
 };
 
-// Parses, locks every image to its digests, stores; the result is never changed. Throws what parse_compose throws; 422 problems
-// at /services/NAME/image for images that are not there, kUnavailable when a registry is away.
-Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& registry, OrgId org, NewRelease release);
+// Parses, locks every image to its digests, stores; the result is never changed. Throws what
+// parse_compose throws; 422 problems at /services/NAME/image for images that are not there,
+// kUnavailable when a registry is away.
+Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& registry, OrgId org,
+                               NewRelease release);
 
 }  // namespace flock::services

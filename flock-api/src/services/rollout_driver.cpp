@@ -41,17 +41,22 @@ Task<void> RolloutDriver::execute_deployments() {
 }
 
 Task<void> RolloutDriver::execute(const Row& deployment) {
-  const std::string org = deployment.text("org_id"), id = deployment.text("id"), rollout = new_uuid();
+  const std::string org = deployment.text("org_id"), id = deployment.text("id"),
+                    rollout = new_uuid();
   const auto fleet = deployment.optional_text("fleet_id");
   std::size_t count = 0;
   const auto work = [&](postgres::Transaction& tx) -> Task<void> {
-    const auto mine = co_await tx.query(sql::kDeploymentExecuted, Params().text(org).text(id).text(rollout));
+    const auto mine =
+        co_await tx.query(sql::kDeploymentExecuted, Params().text(org).text(id).text(rollout));
     if (mine.empty()) co_return;  // another leader was here before us
-    co_await tx.query(sql::kRolloutInsert, Params().text(rollout).text(org).text(id).text(deployment.text("release_id")).text(fleet));
+    co_await tx.query(
+        sql::kRolloutInsert,
+        Params().text(rollout).text(org).text(id).text(deployment.text("release_id")).text(fleet));
     if (fleet) co_await tx.query(sql::kFleetDeployment, Params().text(org).text(*fleet).text(id));
     const auto list = deployment.optional_text("device_ids");
     const std::optional<std::string> ids = list ? std::optional("{" + *list + "}") : std::nullopt;
-    const auto devices = co_await tx.query(sql::kDeploymentDevices, Params().text(org).text(fleet).text(ids));
+    const auto devices =
+        co_await tx.query(sql::kDeploymentDevices, Params().text(org).text(fleet).text(ids));
     count = devices.rows.size();
     for (const Row& device : devices.rows) co_await want(tx, deployment, device, rollout);
   };
@@ -61,19 +66,28 @@ Task<void> RolloutDriver::execute(const Row& deployment) {
 }
 
 // One device's part: its next version, or FAILED at once when the release cannot run on it.
-Task<void> RolloutDriver::want(postgres::Transaction& tx, const Row& deployment, const Row& device, const std::string& rollout) {
-  const std::string org = deployment.text("org_id"), id = device.text("id"), release = deployment.text("release_id");
+Task<void> RolloutDriver::want(postgres::Transaction& tx, const Row& deployment, const Row& device,
+                               const std::string& rollout) {
+  const std::string org = deployment.text("org_id"), id = device.text("id"),
+                    release = deployment.text("release_id");
   const std::int64_t version = device.integer("desired_version") + 1;
   co_await tx.query(sql::kSupersede, Params().text(org).text(id).text(rollout));
   std::string failure;
   device::v1::DesiredState desired;
   try {
-    desired = domain::make_desired(workload::from_json(deployment.text("workload")), device.text("architecture"), device.text("variant"));
+    desired = domain::make_desired(workload::from_json(deployment.text("workload")),
+                                   device.text("architecture"), device.text("variant"));
   } catch (const Error& error) {
     failure = error.message();
   }
   if (!failure.empty()) {
-    co_await tx.query(sql::kRolloutDeviceInsert, Params().text(org).text(rollout).text(id).text(std::string("FAILED")).text(failure).integer(0));
+    co_await tx.query(sql::kRolloutDeviceInsert, Params()
+                                                     .text(org)
+                                                     .text(rollout)
+                                                     .text(id)
+                                                     .text(std::string("FAILED"))
+                                                     .text(failure)
+                                                     .integer(0));
     co_return;
   }
   desired.set_version(version);
@@ -82,20 +96,31 @@ Task<void> RolloutDriver::want(postgres::Transaction& tx, const Row& deployment,
   desired.set_rollout_id(rollout);
   desired.set_soak_ms(deployment.integer("soak_ms"));
   desired.set_created_at_ms(to_unix_ms(system_clock().now()));
-  co_await tx.query(sql::kDeviceWant, Params().text(org).text(id).integer(version).text(release).text(rollout).bytes(desired.SerializeAsString()));
-  co_await tx.query(sql::kRolloutDeviceInsert, Params().text(org).text(rollout).text(id).text(std::string("PENDING")).text(std::nullopt).integer(version));
+  co_await tx.query(sql::kDeviceWant,
+                    Params().text(org).text(id).integer(version).text(release).text(rollout).bytes(
+                        desired.SerializeAsString()));
+  co_await tx.query(sql::kRolloutDeviceInsert, Params()
+                                                   .text(org)
+                                                   .text(rollout)
+                                                   .text(id)
+                                                   .text(std::string("PENDING"))
+                                                   .text(std::nullopt)
+                                                   .integer(version));
 }
 
 Task<void> RolloutDriver::adopt_latecomers() {
   const auto devices = co_await db_.query(Scope::system(), sql::kLatecomers);
   for (const Row& device : devices.rows) {
     const std::string org = device.text("org_id");
-    const auto found = co_await db_.query(Scope::system(), sql::kDeploymentGet, Params().text(org).text(device.text("deployment_id")));
+    const auto found = co_await db_.query(Scope::system(), sql::kDeploymentGet,
+                                          Params().text(org).text(device.text("deployment_id")));
     if (found.empty()) continue;
     const Row& deployment = found.rows.front();
     const std::string rollout = deployment.optional_text("rollout_id").value_or("");
     if (rollout.empty()) continue;
-    const auto work = [&](postgres::Transaction& tx) -> Task<void> { co_await want(tx, deployment, device, rollout); };
+    const auto work = [&](postgres::Transaction& tx) -> Task<void> {
+      co_await want(tx, deployment, device, rollout);
+    };
     co_await db_.transaction(Scope::system(), work);
     co_await announce(org, rollout);
   }
@@ -111,44 +136,63 @@ Task<void> RolloutDriver::publish_desired() {
     message.retain = true;
     co_await bus_.publish(std::move(message));
     const std::int64_t version = device.integer("desired_version");
-    co_await db_.query(Scope::system(), sql::kPublished, Params().text(org).text(id).integer(version));
-    co_await db_.query(Scope::system(), sql::kRolloutDeviceDelivered, Params().text(org).text(device.optional_text("desired_rollout_id")).text(id).integer(version));
+    co_await db_.query(Scope::system(), sql::kPublished,
+                       Params().text(org).text(id).integer(version));
+    co_await db_.query(Scope::system(), sql::kRolloutDeviceDelivered,
+                       Params()
+                           .text(org)
+                           .text(device.optional_text("desired_rollout_id"))
+                           .text(id)
+                           .integer(version));
     co_await announce(org, device.optional_text("desired_rollout_id").value_or(""));
   }
 }
 
 Task<void> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::ReportedState report) {
-  const auto stored = co_await db_.query(Scope::system(), sql::kRolloutDesired, Params().text(org.text()).text(device.text()).integer(report.desired_version()));
+  const auto stored = co_await db_.query(
+      Scope::system(), sql::kRolloutDesired,
+      Params().text(org.text()).text(device.text()).integer(report.desired_version()));
   if (stored.empty()) {
     // It works on an older version: the broker may have lost the retained message.
     SteadyPoint& last = republished_[device];
     const SteadyPoint now = std::chrono::steady_clock::now();
     if (last != SteadyPoint() && now - last < kRepublishEvery) co_return;
     last = now;
-    co_await db_.query(Scope::system(), sql::kRepublish, Params().text(org.text()).text(device.text()).integer(report.desired_version()));
+    co_await db_.query(
+        Scope::system(), sql::kRepublish,
+        Params().text(org.text()).text(device.text()).integer(report.desired_version()));
     co_return;
   }
   republished_.erase(device);
   if (!stored.rows.front().optional_text("desired")) co_return;
   device::v1::DesiredState desired;
-  if (!desired.ParseFromString(stored.rows.front().bytes("desired"))) throw Error(Code::kCorrupt, "a stored desired state cannot be read").with("device", device.text());
+  if (!desired.ParseFromString(stored.rows.front().bytes("desired")))
+    throw Error(Code::kCorrupt, "a stored desired state cannot be read")
+        .with("device", device.text());
   const domain::DeviceProgress progress = domain::progress_of(report, desired);
   if (progress.state.empty()) co_return;
   const auto changed = co_await db_.query(Scope::system(), sql::kRolloutDeviceState,
-                                          Params().text(org.text()).text(device.text()).integer(report.desired_version()).text(progress.state).text(progress.reason));
+                                          Params()
+                                              .text(org.text())
+                                              .text(device.text())
+                                              .integer(report.desired_version())
+                                              .text(progress.state)
+                                              .text(progress.reason));
   if (const Row* row = changed.first()) co_await announce(org.text(), row->text("rollout_id"));
 }
 
 Task<void> RolloutDriver::reread_reports() {
   const auto running = co_await db_.query(Scope::system(), sql::kRolloutsRunning);
   for (const Row& rollout : running.rows) {
-    const auto open = co_await db_.query(Scope::system(), sql::kRolloutUnsettled, Params().text(rollout.text("id")));
+    const auto open = co_await db_.query(Scope::system(), sql::kRolloutUnsettled,
+                                         Params().text(rollout.text("id")));
     std::vector<DeviceId> devices;
     for (const Row& row : open.rows) devices.push_back(DeviceId::trusted(row.text("device_id")));
     const auto reports = co_await live_.get_reported(devices);
     for (std::size_t i = 0; i < devices.size(); ++i) {
       device::v1::ReportedState report;
-      if (reports[i] && report.ParseFromString(*reports[i])) co_await apply(OrgId::trusted(rollout.text("org_id")), devices[i], std::move(report));
+      if (reports[i] && report.ParseFromString(*reports[i]))
+        co_await apply(OrgId::trusted(rollout.text("org_id")), devices[i], std::move(report));
     }
   }
 }
@@ -157,14 +201,21 @@ Task<void> RolloutDriver::judge() {
   const auto running = co_await db_.query(Scope::system(), sql::kRolloutsRunning);
   for (const Row& rollout : running.rows) {
     const std::string org = rollout.text("org_id"), id = rollout.text("id");
-    co_await db_.query(Scope::system(), sql::kRolloutTimeouts, Params().text(org).text(id).integer(rollout.integer("failure_timeout_ms")));
-    const auto counted = co_await db_.query(Scope::system(), sql::kRolloutGet, Params().text(org).text(id));
+    co_await db_.query(Scope::system(), sql::kRolloutTimeouts,
+                       Params().text(org).text(id).integer(rollout.integer("failure_timeout_ms")));
+    const auto counted =
+        co_await db_.query(Scope::system(), sql::kRolloutGet, Params().text(org).text(id));
     const Row& row = counted.rows.at(0);
-    domain::RolloutCounts counts{row.integer("total"), row.integer("confirmed"), row.integer("failed"), row.integer("superseded")};
-    const domain::Decision decision = domain::decide(counts, rollout.real("max_failed_ratio"), row.optional_text("first_failure").value_or(""));
+    domain::RolloutCounts counts{row.integer("total"), row.integer("confirmed"),
+                                 row.integer("failed"), row.integer("superseded")};
+    const domain::Decision decision = domain::decide(
+        counts, rollout.real("max_failed_ratio"), row.optional_text("first_failure").value_or(""));
     if (decision.verdict == domain::Verdict::kContinue) continue;
-    const char* state = decision.verdict == domain::Verdict::kComplete ? "COMPLETED" : decision.verdict == domain::Verdict::kFail ? "FAILED" : "SUPERSEDED";
-    co_await db_.query(Scope::system(), sql::kRolloutEnd, Params().text(org).text(id).text(std::string(state)).text(decision.reason));
+    const char* state = decision.verdict == domain::Verdict::kComplete ? "COMPLETED"
+                        : decision.verdict == domain::Verdict::kFail   ? "FAILED"
+                                                                       : "SUPERSEDED";
+    co_await db_.query(Scope::system(), sql::kRolloutEnd,
+                       Params().text(org).text(id).text(std::string(state)).text(decision.reason));
     log::info("rollout ended", {{"rollout", id}, {"state", state}, {"reason", decision.reason}});
     co_await announce(org, id);
   }

@@ -11,22 +11,26 @@
 
 namespace flock::services {
 
-// Carries out what domain/rollout.h decides. Every step is one transaction or one publish that may be repeated, so a scheduler that
-// is killed anywhere goes on where it was. Used by the leader only.
+// Carries out what domain/rollout.h decides. Every step is one transaction or one publish that may
+// be repeated, so a scheduler that is killed anywhere goes on where it was. Used by the leader
+// only.
 class RolloutDriver {
  public:
-  RolloutDriver(postgres::Database& db, stores::LiveState& live, mqtt::Bus& bus) : db_(db), live_(live), bus_(bus) {}
+  RolloutDriver(postgres::Database& db, stores::LiveState& live, mqtt::Bus& bus)
+      : db_(db), live_(live), bus_(bus) {}
 
-  Task<void> execute_deployments();  // PENDING deployments become rollouts with desired state for every device
-  Task<void> adopt_latecomers();     // new devices of a fleet get what the fleet runs
-  Task<void> publish_desired();      // what the broker does not hold yet, retained
+  Task<void>
+  execute_deployments();  // PENDING deployments become rollouts with desired state for every device
+  Task<void> adopt_latecomers();  // new devices of a fleet get what the fleet runs
+  Task<void> publish_desired();   // what the broker does not hold yet, retained
   Task<void> apply(OrgId org, DeviceId device, device::v1::ReportedState report);
-  Task<void> reread_reports();       // heals messages that were missed
-  Task<void> judge();                // ends rollouts
+  Task<void> reread_reports();  // heals messages that were missed
+  Task<void> judge();           // ends rollouts
 
  private:
   Task<void> execute(const postgres::Row& deployment);
-  Task<void> want(postgres::Transaction& tx, const postgres::Row& deployment, const postgres::Row& device, const std::string& rollout);
+  Task<void> want(postgres::Transaction& tx, const postgres::Row& deployment,
+                  const postgres::Row& device, const std::string& rollout);
   Task<void> announce(std::string org, std::string rollout);
 
   postgres::Database& db_;

@@ -9,7 +9,8 @@ namespace flock::targets {
 
 void Settings::bind(config::Schema& schema) {
   schema.add("target", target, "targets to run, or all");
-  schema.add("public_url", public_url, "how the outside reaches the api target; issuer of device tokens");
+  schema.add("public_url", public_url,
+             "how the outside reaches the api target; issuer of device tokens");
   schema.add("setup_key_file", setup_key_file, "the one-time setup key is written here too");
   schema.add("log.level", log_level, "debug, info, warn, error, off");
   schema.add("log.format", log_format, "json, pretty, auto");
@@ -26,11 +27,14 @@ void Settings::bind(config::Schema& schema) {
   schema.add("live_state.address", live_state_address, "host:port");
   schema.add("live_state.password_file", live_state_password_file, "file with the password");
   schema.add("mqtt.url", mqtt_url, "the broker as the targets reach it");
-  schema.add("mqtt.device_urls", mqtt_device_urls, "the broker as devices reach it; default: mqtt.url");
+  schema.add("mqtt.device_urls", mqtt_device_urls,
+             "the broker as devices reach it; default: mqtt.url");
   schema.add("mqtt.ca_file", mqtt_ca_file, "PEM; devices get it too");
-  schema.add("mqtt.password_file", mqtt_password_file, "lines username:password for flock-api, flock-ingester, flock-scheduler");
+  schema.add("mqtt.password_file", mqtt_password_file,
+             "lines username:password for flock-api, flock-ingester, flock-scheduler");
   schema.add("registry.url", registry_url, "the registry as the backend reaches it");
-  schema.add("registry.hosts", registry_hosts, "names of it in compose files; default: host and port of registry.url");
+  schema.add("registry.hosts", registry_hosts,
+             "names of it in compose files; default: host and port of registry.url");
   schema.add("registry.service", registry_service, "audience of registry tokens");
   schema.add("keys.directory", keys_directory, "made by flock-api generate-keys");
   schema.add("device_token_lifetime", device_token_lifetime, "life of a device token");
@@ -50,10 +54,15 @@ void Settings::validate() const {
   check("registry.url", [&] { net::parse_url(registry_url); });
   check("admin.listen", [&] { net::parse_host_port(admin_listen); });
   check("api.listen", [&] { net::parse_host_port(api_listen); });
-  if (live_state_kind != "valkey" && live_state_kind != "memory") problems.push_back({"live_state.kind", "invalid", "must be valkey or memory"});
-  if (device_token_lifetime < Duration(30'000)) problems.push_back({"device_token_lifetime", "invalid", "must be at least 30s"});
-  if (api_tls_certificate_file.empty() != api_tls_key_file.empty()) problems.push_back({"api.tls_key_file", "required", "certificate and key go together"});
-  if (!problems.empty()) throw Error(Code::kInvalidArgument, "the configuration is not valid").problems(std::move(problems));
+  if (live_state_kind != "valkey" && live_state_kind != "memory")
+    problems.push_back({"live_state.kind", "invalid", "must be valkey or memory"});
+  if (device_token_lifetime < Duration(30'000))
+    problems.push_back({"device_token_lifetime", "invalid", "must be at least 30s"});
+  if (api_tls_certificate_file.empty() != api_tls_key_file.empty())
+    problems.push_back({"api.tls_key_file", "required", "certificate and key go together"});
+  if (!problems.empty())
+    throw Error(Code::kInvalidArgument, "the configuration is not valid")
+        .problems(std::move(problems));
 }
 
 }  // namespace flock::targets

@@ -20,7 +20,8 @@ struct Settings {
   Duration shutdown_delay{0}, shutdown_timeout{15'000};
   std::string postgres_url = "postgresql:///flock", postgres_password_file;
   std::int64_t postgres_pool_size = 8;
-  std::string live_state_kind = "valkey", live_state_address = "127.0.0.1:6379", live_state_password_file;
+  std::string live_state_kind = "valkey", live_state_address = "127.0.0.1:6379",
+              live_state_password_file;
   std::string mqtt_url = "mqtts://127.0.0.1:8883", mqtt_ca_file, mqtt_password_file;
   std::vector<std::string> mqtt_device_urls;
   std::string registry_url = "http://127.0.0.1:5000", registry_service = "flock-registry";

@@ -23,8 +23,8 @@ struct Parts {
   crypto::Key signing_key;
 };
 
-// One part of the product with its own life. start: can work when it returns. drain: takes no new work and finishes what it has.
-// stop: ends the rest; always called after drain.
+// One part of the product with its own life. start: can work when it returns. drain: takes no new
+// work and finishes what it has. stop: ends the rest; always called after drain.
 class Target {
  public:
   virtual ~Target() = default;

@@ -55,7 +55,8 @@ class Params {
 
 class Row {
  public:
-  Row(std::shared_ptr<const std::vector<std::string>> columns, std::vector<std::optional<std::string>> values)
+  Row(std::shared_ptr<const std::vector<std::string>> columns,
+      std::vector<std::optional<std::string>> values)
       : columns_(std::move(columns)), values_(std::move(values)) {}
   // Each throws Error{kInternal} for an unknown column or, where it is not optional, for NULL.
   const std::string& text(std::string_view column) const;

@@ -13,10 +13,12 @@ namespace {
 Task<net::Reply> setup(Context& c, net::Request request) {
   const bj::value body = read_body(request);
   json::Reader in(body);
-  const std::string key = in.string("setup_key"), name = in.string("organization", {.min = 1, .max = 100});
+  const std::string key = in.string("setup_key"),
+                    name = in.string("organization", {.min = 1, .max = 100});
   in.finish();
   const std::string slug = slug_of(name);
-  if (slug.empty()) throw Error(Code::kInvalidArgument, "the organization's name needs a letter or a digit");
+  if (slug.empty())
+    throw Error(Code::kInvalidArgument, "the organization's name needs a letter or a digit");
   const OrgId org = OrgId::fresh();
   const services::FreshKey fresh = services::make_key("flk_");
   const std::string key_id = new_uuid();
@@ -24,20 +26,37 @@ Task<net::Reply> setup(Context& c, net::Request request) {
     const auto used = co_await tx.query(sql::kSetupUse, Params().bytes(services::hash_key(key)));
     if (used.empty()) {
       const auto state = co_await tx.query(sql::kSetupState);
-      if (!state.empty() && state.rows.front().boolean("used")) throw Error(Code::kConflict, "this installation is set up already").hint("sign in: flock login --with-token");
-      throw Error(Code::kForbidden, "the setup key is not right").hint("flock-api prints it at its first start");
+      if (!state.empty() && state.rows.front().boolean("used"))
+        throw Error(Code::kConflict, "this installation is set up already")
+            .hint("sign in: flock login --with-token");
+      throw Error(Code::kForbidden, "the setup key is not right")
+          .hint("flock-api prints it at its first start");
     }
     co_await tx.query(sql::kOrganizationInsert, Params().text(org.text()).text(name).text(slug));
-    co_await tx.query(sql::kApiKeyInsert, Params().text(key_id).text(org.text()).text(std::string("setup")).text(fresh.prefix).bytes(fresh.hash));
+    co_await tx.query(sql::kApiKeyInsert, Params()
+                                              .text(key_id)
+                                              .text(org.text())
+                                              .text(std::string("setup"))
+                                              .text(fresh.prefix)
+                                              .bytes(fresh.hash));
   };
   co_await c.parts.db.transaction(Scope::system(), work);
-  co_return json_reply(201, bj::object{{"organization", {{"id", org.text()}, {"name", name}, {"slug", slug}}},
-                                       {"api_key", {{"id", key_id}, {"name", "setup"}, {"prefix", fresh.prefix}, {"secret", fresh.secret}}}});
+  co_return json_reply(
+      201, bj::object{{"organization", {{"id", org.text()}, {"name", name}, {"slug", slug}}},
+                      {"api_key",
+                       {{"id", key_id},
+                        {"name", "setup"},
+                        {"prefix", fresh.prefix},
+                        {"secret", fresh.secret}}}});
 }
 
 Task<net::Reply> whoami(Principal who, net::Request, net::Parameters) {
-  co_return json_reply(200, bj::object{{"kind", "api_key"}, {"id", who.key_id}, {"name", who.name},
-                                       {"organization", {{"id", who.org.text()}, {"name", who.org_name}, {"slug", who.org_slug}}}});
+  co_return json_reply(
+      200, bj::object{{"kind", "api_key"},
+                      {"id", who.key_id},
+                      {"name", who.name},
+                      {"organization",
+                       {{"id", who.org.text()}, {"name", who.org_name}, {"slug", who.org_slug}}}});
 }
 
 struct Basic {
@@ -55,7 +74,8 @@ std::optional<Basic> read_basic(const net::Request& request) {
 // "repository:NAME:pull,push" (distribution's token specification).
 std::optional<services::DeviceTokens::Grant> read_scope(const std::string& scope) {
   const std::size_t first = scope.find(':'), last = scope.rfind(':');
-  if (first == std::string::npos || first == last || scope.substr(0, first) != "repository") return std::nullopt;
+  if (first == std::string::npos || first == last || scope.substr(0, first) != "repository")
+    return std::nullopt;
   services::DeviceTokens::Grant grant;
   grant.repository = scope.substr(first + 1, last - first - 1);
   std::string_view actions = std::string_view(scope).substr(last + 1);
@@ -69,25 +89,30 @@ std::optional<services::DeviceTokens::Grant> read_scope(const std::string& scope
 
 // Only what its desired release names.
 Task<bool> device_may_pull(Context& c, DeviceId device, std::string repository) {
-  const auto rows = co_await c.parts.db.query(Scope::system(), sql::kDeviceRepositories, Params().text(device.text()));
+  const auto rows = co_await c.parts.db.query(Scope::system(), sql::kDeviceRepositories,
+                                              Params().text(device.text()));
   if (rows.empty()) co_return false;
   for (const auto& service : workload::from_json(rows.rows.front().text("workload")).services) {
     const std::size_t slash = service.repository.find('/');
-    if (slash != std::string::npos && service.repository.substr(slash + 1) == repository) co_return true;
+    if (slash != std::string::npos && service.repository.substr(slash + 1) == repository)
+      co_return true;
   }
   co_return false;
 }
 
 Task<net::Reply> registry_token(Context& c, net::Request request) {
   const auto basic = read_basic(request);
-  if (!basic) throw Error(Code::kUnauthenticated, "the registry wants a user and a password").hint("a device uses its id and token, a person `flock` and an API key");
+  if (!basic)
+    throw Error(Code::kUnauthenticated, "the registry wants a user and a password")
+        .hint("a device uses its id and token, a person `flock` and an API key");
   const TimePoint now = system_clock().now();
   std::vector<services::DeviceTokens::Grant> grants;
   std::string subject = basic->user;
   std::optional<DeviceId> device;
   if (is_uuid(basic->user)) {
     const services::DeviceIdentity identity = c.tokens.verify(basic->password, now);
-    if (identity.device.text() != basic->user) throw Error(Code::kUnauthenticated, "token refused: wrong subject");
+    if (identity.device.text() != basic->user)
+      throw Error(Code::kUnauthenticated, "token refused: wrong subject");
     device = identity.device;
   } else {
     net::Request bearer;
@@ -104,21 +129,30 @@ Task<net::Reply> registry_token(Context& c, net::Request request) {
     }
     if (!grant->actions.empty()) grants.push_back(std::move(*grant));
   }
-  const std::string token = c.tokens.registry_token(c.parts.settings.registry_service, subject, grants, now);
-  co_return json_reply(200, bj::object{{"token", token}, {"access_token", token}, {"expires_in", 300}, {"issued_at", to_rfc3339(now)}});
+  const std::string token =
+      c.tokens.registry_token(c.parts.settings.registry_service, subject, grants, now);
+  co_return json_reply(200, bj::object{{"token", token},
+                                       {"access_token", token},
+                                       {"expires_in", 300},
+                                       {"issued_at", to_rfc3339(now)}});
 }
 
 }  // namespace
 
 void add_account_routes(Context& c) {
-  c.add_public("POST", "/v1/setup", [&c](net::Request request, net::Parameters) { return setup(c, std::move(request)); });
-  c.add("GET", "/v1/whoami", whoami);
-  c.add_public("GET", "/v1/registry/token", [&c](net::Request request, net::Parameters) { return registry_token(c, std::move(request)); });
-  c.add_public("GET", "/.well-known/jwks.json", [&c](net::Request, net::Parameters) -> Task<net::Reply> {
-    crypto::JwkSet set;
-    set.add(c.parts.signing_key);
-    co_return json_reply(200, json::parse(set.to_json()));
+  c.add_public("POST", "/v1/setup", [&c](net::Request request, net::Parameters) {
+    return setup(c, std::move(request));
   });
+  c.add("GET", "/v1/whoami", whoami);
+  c.add_public("GET", "/v1/registry/token", [&c](net::Request request, net::Parameters) {
+    return registry_token(c, std::move(request));
+  });
+  c.add_public("GET", "/.well-known/jwks.json",
+               [&c](net::Request, net::Parameters) -> Task<net::Reply> {
+                 crypto::JwkSet set;
+                 set.add(c.parts.signing_key);
+                 co_return json_reply(200, json::parse(set.to_json()));
+               });
 }
 
 }  // namespace flock::targets::api

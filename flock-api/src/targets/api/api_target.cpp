@@ -14,7 +14,12 @@ namespace {
 class ApiTarget final : public Target {
  public:
   explicit ApiTarget(Parts parts)
-      : context_(std::move(parts)), scope_(context_.parts.executor), server_(context_.parts.executor, [this](net::Request request) { return context_.handle(std::move(request)); }, api::problem) {
+      : context_(std::move(parts)),
+        scope_(context_.parts.executor),
+        server_(
+            context_.parts.executor,
+            [this](net::Request request) { return context_.handle(std::move(request)); },
+            api::problem) {
     api::add_account_routes(context_);
     api::add_fleet_routes(context_);
     api::add_device_routes(context_);
@@ -47,27 +52,35 @@ class ApiTarget final : public Target {
   }
 
  private:
-  // While nobody set the installation up, each start makes a fresh key and says it once. There is no default password.
+  // While nobody set the installation up, each start makes a fresh key and says it once. There is
+  // no default password.
   Task<void> offer_setup() {
-    const auto state = co_await context_.parts.db.query(postgres::Scope::system(), postgres::sql::kSetupState);
+    const auto state =
+        co_await context_.parts.db.query(postgres::Scope::system(), postgres::sql::kSetupState);
     if (!state.empty() && state.rows.front().boolean("used")) co_return;
     const services::FreshKey key = services::make_key("flks_");
-    co_await context_.parts.db.query(postgres::Scope::system(), postgres::sql::kSetupStore, postgres::Params().bytes(key.hash));
+    co_await context_.parts.db.query(postgres::Scope::system(), postgres::sql::kSetupStore,
+                                     postgres::Params().bytes(key.hash));
     const std::string& file = context_.parts.settings.setup_key_file;
     if (!file.empty()) write_file_atomic(file, key.secret + "\n");
-    std::printf("SETUP KEY %s\n  use it once: flock setup --server %s --setup-key-file -\n", key.secret.c_str(), context_.parts.settings.public_url.c_str());
+    std::printf("SETUP KEY %s\n  use it once: flock setup --server %s --setup-key-file -\n",
+                key.secret.c_str(), context_.parts.settings.public_url.c_str());
     std::fflush(stdout);
   }
 
-  // A broker that was restarted has forgotten who was revoked; their tokens live on for at most one lifetime.
+  // A broker that was restarted has forgotten who was revoked; their tokens live on for at most one
+  // lifetime.
   Task<void> repeat_revocations() {
     for (;;) {
       co_await context_.parts.bus.wait_connected();
-      const auto revoked = co_await context_.parts.db.query(postgres::Scope::system(), postgres::sql::kRevokedSince, postgres::Params().integer(context_.parts.settings.device_token_lifetime.count()));
+      const auto revoked = co_await context_.parts.db.query(
+          postgres::Scope::system(), postgres::sql::kRevokedSince,
+          postgres::Params().integer(context_.parts.settings.device_token_lifetime.count()));
       for (const auto& row : revoked.rows) {
         mqtt::Message message;
         message.topic = "$CONTROL/flock/v1/revoke";
-        message.payload = boost::json::serialize(boost::json::object{{"device", row.text("id")}, {"revoked_at_ms", row.integer("revoked_at")}});
+        message.payload = boost::json::serialize(boost::json::object{
+            {"device", row.text("id")}, {"revoked_at_ms", row.integer("revoked_at")}});
         co_await context_.parts.bus.publish(std::move(message));
       }
       Event never(context_.parts.executor);
@@ -82,6 +95,8 @@ class ApiTarget final : public Target {
 
 }  // namespace
 
-std::unique_ptr<Target> make_api_target(Parts parts) { return std::make_unique<ApiTarget>(std::move(parts)); }
+std::unique_ptr<Target> make_api_target(Parts parts) {
+  return std::make_unique<ApiTarget>(std::move(parts));
+}
 
 }  // namespace flock::targets

@@ -26,35 +26,51 @@ std::vector<std::string> hosts_of(const Settings& settings) {
 }
 
 // Our own registry gets a token of ours; any other is asked by its own challenge.
-oci::RegistryClient::Options registry_options(const Settings& settings, const services::DeviceTokens& tokens) {
+oci::RegistryClient::Options registry_options(const Settings& settings,
+                                              const services::DeviceTokens& tokens) {
   oci::RegistryClient::Options options;
   const auto hosts = hosts_of(settings);
   for (const std::string& host : hosts) options.urls[host] = settings.registry_url;
-  options.token = [hosts, &tokens, service = settings.registry_service](const std::string& registry, const std::string& repository) -> std::string {
+  options.token = [hosts, &tokens, service = settings.registry_service](
+                      const std::string& registry, const std::string& repository) -> std::string {
     if (std::find(hosts.begin(), hosts.end(), registry) == hosts.end()) return "";
-    return tokens.registry_token(service, "flock-api", {{repository, {"pull"}}}, system_clock().now());
+    return tokens.registry_token(service, "flock-api", {{repository, {"pull"}}},
+                                 system_clock().now());
   };
   return options;
 }
 
 int status_of(const Error& error) {
   switch (error.code()) {
-    case Code::kInvalidArgument: return 400;
+    case Code::kInvalidArgument:
+      return 400;
     case Code::kUnprocessable:
-    case Code::kUnsupported: return 422;
-    case Code::kUnauthenticated: return 401;
-    case Code::kForbidden: return 403;
-    case Code::kNotFound: return 404;
-    case Code::kConflict: return 409;
-    case Code::kPreconditionFailed: return 412;
-    case Code::kTooLarge: return 413;
-    case Code::kRateLimited: return 429;
-    case Code::kTimeout: return 504;
+    case Code::kUnsupported:
+      return 422;
+    case Code::kUnauthenticated:
+      return 401;
+    case Code::kForbidden:
+      return 403;
+    case Code::kNotFound:
+      return 404;
+    case Code::kConflict:
+      return 409;
+    case Code::kPreconditionFailed:
+      return 412;
+    case Code::kTooLarge:
+      return 413;
+    case Code::kRateLimited:
+      return 429;
+    case Code::kTimeout:
+      return 504;
     case Code::kCancelled:
-    case Code::kUnavailable: return 503;
-    case Code::kProtocol: return 502;
+    case Code::kUnavailable:
+      return 503;
+    case Code::kProtocol:
+      return 502;
     case Code::kCorrupt:
-    case Code::kInternal: return 500;
+    case Code::kInternal:
+      return 500;
   }
   return 500;
 }
@@ -62,7 +78,9 @@ int status_of(const Error& error) {
 std::string request_id(const net::Request& request) {
   const auto given = request.headers.get("X-Request-Id");
   const bool safe = given && !given->empty() && given->size() <= 64 &&
-                    given->find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == std::string_view::npos;
+                    given->find_first_not_of(
+                        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") ==
+                        std::string_view::npos;
   return safe ? std::string(*given) : new_uuid();
 }
 
@@ -73,40 +91,51 @@ Context::Context(Parts p)
       http(parts.executor, client_options()),
       tokens(parts.signing_key, parts.settings.public_url, parts.settings.device_token_lifetime),
       registry(http, registry_options(parts.settings, tokens)) {
-  if (!parts.settings.mqtt_ca_file.empty()) broker_ca_ = read_file(parts.settings.mqtt_ca_file).value_or("");
+  if (!parts.settings.mqtt_ca_file.empty())
+    broker_ca_ = read_file(parts.settings.mqtt_ca_file).value_or("");
 }
 
 std::vector<std::string> Context::device_urls() const {
-  return parts.settings.mqtt_device_urls.empty() ? std::vector{parts.settings.mqtt_url} : parts.settings.mqtt_device_urls;
+  return parts.settings.mqtt_device_urls.empty() ? std::vector{parts.settings.mqtt_url}
+                                                 : parts.settings.mqtt_device_urls;
 }
 std::vector<std::string> Context::registry_hosts() const { return hosts_of(parts.settings); }
 
 Task<Principal> Context::authenticate(const net::Request& request) {
   const auto header = request.headers.get("Authorization");
   if (!header || !header->starts_with("Bearer flk_")) {
-    throw Error(Code::kUnauthenticated, "this needs an API key").hint("flock login --with-token, or the header Authorization: Bearer flk_...");
+    throw Error(Code::kUnauthenticated, "this needs an API key")
+        .hint("flock login --with-token, or the header Authorization: Bearer flk_...");
   }
   const std::string hash = services::hash_key(header->substr(7));
   const SteadyPoint now = std::chrono::steady_clock::now();
-  if (const auto found = known_.find(hash); found != known_.end() && found->second.until > now) co_return found->second.principal;
-  const auto rows = co_await parts.db.query(Scope::system(), sql::kApiKeyByHash, Params().bytes(hash));
-  if (rows.empty()) throw Error(Code::kUnauthenticated, "the API key is not valid").hint("it may have been revoked; sign in again: flock login --with-token");
+  if (const auto found = known_.find(hash); found != known_.end() && found->second.until > now)
+    co_return found->second.principal;
+  const auto rows =
+      co_await parts.db.query(Scope::system(), sql::kApiKeyByHash, Params().bytes(hash));
+  if (rows.empty())
+    throw Error(Code::kUnauthenticated, "the API key is not valid")
+        .hint("it may have been revoked; sign in again: flock login --with-token");
   const Row& row = rows.rows.front();
-  Principal principal{row.text("id"), row.text("name"), OrgId::trusted(row.text("org_id")), row.text("org_name"), row.text("org_slug")};
+  Principal principal{row.text("id"), row.text("name"), OrgId::trusted(row.text("org_id")),
+                      row.text("org_name"), row.text("org_slug")};
   if (known_.size() > 10'000) known_.clear();
   known_[hash] = {principal, now + kPrincipalFor};
   co_return principal;
 }
 
 void Context::add(std::string method, std::string pattern, Route route) {
-  auto authenticated = [this, route = std::move(route)](net::Request request, net::Parameters parameters) -> Task<net::Reply> {
+  auto authenticated = [this, route = std::move(route)](
+                           net::Request request, net::Parameters parameters) -> Task<net::Reply> {
     Principal principal = co_await authenticate(request);
     co_return co_await route(std::move(principal), std::move(request), std::move(parameters));
   };
   router.add(std::move(method), std::move(pattern), std::move(authenticated));
 }
 
-void Context::add_public(std::string method, std::string pattern, net::RouteHandler route) { router.add(std::move(method), std::move(pattern), std::move(route)); }
+void Context::add_public(std::string method, std::string pattern, net::RouteHandler route) {
+  router.add(std::move(method), std::move(pattern), std::move(route));
+}
 
 Task<net::Reply> Context::handle(net::Request request) {
   const net::Router::Match match = router.match(request.method, request.path());
@@ -114,13 +143,21 @@ Task<net::Reply> Context::handle(net::Request request) {
     net::Reply reply;
     reply.response.status = 405;
     std::string allowed;
-    for (const std::string& method : match.allowed) allowed += (allowed.empty() ? "" : ", ") + method;
+    for (const std::string& method : match.allowed)
+      allowed += (allowed.empty() ? "" : ", ") + method;
     reply.response.headers.add("Allow", allowed);
     reply.response.headers.add("Content-Type", "application/problem+json");
-    reply.response.body = bj::serialize(bj::object{{"type", "about:blank"}, {"title", "Method Not Allowed"}, {"status", 405}, {"code", "method_not_allowed"}, {"detail", "allowed here: " + allowed}});
+    reply.response.body = bj::serialize(bj::object{{"type", "about:blank"},
+                                                   {"title", "Method Not Allowed"},
+                                                   {"status", 405},
+                                                   {"code", "method_not_allowed"},
+                                                   {"detail", "allowed here: " + allowed}});
     co_return reply;
   }
-  if (match.route == nullptr) throw Error(Code::kNotFound, "there is no such path").with("path", request.path()).hint("GET /v1/openapi.json lists them all");
+  if (match.route == nullptr)
+    throw Error(Code::kNotFound, "there is no such path")
+        .with("path", request.path())
+        .hint("GET /v1/openapi.json lists them all");
   const std::string id = request_id(request);
   net::Reply reply = co_await match.route->handler(std::move(request), match.parameters);
   reply.response.headers.add("X-Request-Id", id);
@@ -146,12 +183,17 @@ net::Response problem(const net::Request& request, std::exception_ptr failure) {
   } catch (const Error& error) {
     response.status = status_of(error);
     const bool internal = response.status == 500;
-    if (internal) log::error("request failed", error, {{"request_id", id}, {"method", request.method}, {"path", request.path()}});
+    if (internal)
+      log::error("request failed", error,
+                 {{"request_id", id}, {"method", request.method}, {"path", request.path()}});
     body["code"] = to_string(error.code());
-    body["detail"] = internal ? "something failed inside; the log has the request id" : error.message();
+    body["detail"] =
+        internal ? "something failed inside; the log has the request id" : error.message();
     if (!error.hint().empty()) body["hint"] = error.hint();
     bj::array errors;
-    for (const Problem& fault : error.problems()) errors.push_back(bj::object{{"pointer", fault.pointer}, {"code", fault.code}, {"detail", fault.detail}});
+    for (const Problem& fault : error.problems())
+      errors.push_back(
+          bj::object{{"pointer", fault.pointer}, {"code", fault.code}, {"detail", fault.detail}});
     if (!errors.empty()) body["errors"] = std::move(errors);
     if (!internal && !error.context().empty()) {
       bj::object context;
@@ -160,7 +202,8 @@ net::Response problem(const net::Request& request, std::exception_ptr failure) {
     }
   } catch (const std::exception& error) {
     response.status = 500;
-    log::error("request failed", {{"request_id", id}, {"path", request.path()}, {"error", error.what()}});
+    log::error("request failed",
+               {{"request_id", id}, {"path", request.path()}, {"error", error.what()}});
     body["code"] = "internal";
     body["detail"] = "something failed inside; the log has the request id";
   }
@@ -178,29 +221,36 @@ net::Response problem(const net::Request& request, std::exception_ptr failure) {
 }
 
 bj::value read_body(const net::Request& request) {
-  if (request.body.empty()) throw Error(Code::kInvalidArgument, "the request has no body").hint("send a JSON object");
+  if (request.body.empty())
+    throw Error(Code::kInvalidArgument, "the request has no body").hint("send a JSON object");
   return json::parse(request.body);
 }
 
 void allow_query(const net::Request& request, std::initializer_list<std::string_view> names) {
   std::vector<Problem> problems;
   for (const auto& [key, value] : request.query_items()) {
-    if (std::find(names.begin(), names.end(), key) == names.end()) problems.push_back({"?" + key, "unknown_parameter", "is not a parameter of this path"});
+    if (std::find(names.begin(), names.end(), key) == names.end())
+      problems.push_back({"?" + key, "unknown_parameter", "is not a parameter of this path"});
   }
-  if (!problems.empty()) throw Error(Code::kInvalidArgument, "a query parameter is not known").problems(std::move(problems));
+  if (!problems.empty())
+    throw Error(Code::kInvalidArgument, "a query parameter is not known")
+        .problems(std::move(problems));
 }
 
 Page read_page(const net::Request& request) {
   Page page{50, ""};
   if (const auto size = request.query("page_size")) {
-    if (size->empty() || size->size() > 6 || size->find_first_not_of("0123456789") != std::string::npos) {
-      throw Error(Code::kInvalidArgument, "page_size must be a whole number").with("page_size", size->substr(0, 20));
+    if (size->empty() || size->size() > 6 ||
+        size->find_first_not_of("0123456789") != std::string::npos) {
+      throw Error(Code::kInvalidArgument, "page_size must be a whole number")
+          .with("page_size", size->substr(0, 20));
     }
     page.size = std::clamp<std::int64_t>(std::stoll(*size), 1, 1000);
   }
   if (const auto token = request.query("page_token"); token && !token->empty()) {
     const auto key = from_base64url(*token);
-    if (!key || key->size() > 100 || key->find('\0') != std::string::npos) throw Error(Code::kInvalidArgument, "page_token is not one of ours");
+    if (!key || key->size() > 100 || key->find('\0') != std::string::npos)
+      throw Error(Code::kInvalidArgument, "page_token is not one of ours");
     page.after = *key;
   }
   return page;
@@ -220,8 +270,10 @@ std::string slug_of(std::string_view name) {
   for (const char c : name) {
     const char low = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
     const bool plain = (low >= 'a' && low <= 'z') || (low >= '0' && low <= '9');
-    if (plain) slug += low;
-    else if (!slug.empty() && slug.back() != '-') slug += '-';
+    if (plain)
+      slug += low;
+    else if (!slug.empty() && slug.back() != '-')
+      slug += '-';
   }
   while (!slug.empty() && slug.back() == '-') slug.pop_back();
   return slug.substr(0, 63);

@@ -62,11 +62,13 @@ class Context {
   std::string broker_ca_;
 };
 
-// --- Answers --------------------------------------------------------------------------------------
+// --- Answers
+// --------------------------------------------------------------------------------------
 net::Reply json_reply(int status, const bj::value& value);
 net::Response problem(const net::Request& request, std::exception_ptr failure);
 
-// --- Input ----------------------------------------------------------------------------------------
+// --- Input
+// ----------------------------------------------------------------------------------------
 bj::value read_body(const net::Request& request);
 // Throws for a query parameter that is not in `names`.
 void allow_query(const net::Request& request, std::initializer_list<std::string_view> names);
@@ -75,7 +77,8 @@ struct Page {
   std::string after;  // the key of the last item of the page before
 };
 Page read_page(const net::Request& request);
-// {"items": [...], "next_page_token"}; `items` may hold one more than the page, which says that there is another.
+// {"items": [...], "next_page_token"}; `items` may hold one more than the page, which says that
+// there is another.
 net::Reply list_reply(bj::array items, const Page& page, std::string_view key = "id");
 std::string slug_of(std::string_view name);
 

@@ -11,33 +11,51 @@ namespace {
 const char* phase_name(device::v1::ReportedState::Phase phase) {
   using R = device::v1::ReportedState;
   switch (phase) {
-    case R::IDLE: return "IDLE";
-    case R::DOWNLOADING: return "DOWNLOADING";
-    case R::STARTING: return "STARTING";
-    case R::SOAKING: return "SOAKING";
-    case R::CONFIRMED: return "CONFIRMED";
-    case R::FAILED: return "FAILED";
-    default: return "UNKNOWN";
+    case R::IDLE:
+      return "IDLE";
+    case R::DOWNLOADING:
+      return "DOWNLOADING";
+    case R::STARTING:
+      return "STARTING";
+    case R::SOAKING:
+      return "SOAKING";
+    case R::CONFIRMED:
+      return "CONFIRMED";
+    case R::FAILED:
+      return "FAILED";
+    default:
+      return "UNKNOWN";
   }
 }
 const char* state_name(device::v1::ServiceState::State state) {
-  static constexpr const char* kNames[] = {"UNKNOWN", "PENDING", "PULLING", "CREATED", "RUNNING", "EXITED", "MISSING"};
+  static constexpr const char* kNames[] = {"UNKNOWN", "PENDING", "PULLING", "CREATED",
+                                           "RUNNING", "EXITED",  "MISSING"};
   return state >= 0 && state < 7 ? kNames[state] : "UNKNOWN";
 }
 const char* health_name(device::v1::ServiceState::Health health) {
-  static constexpr const char* kNames[] = {"UNKNOWN", "NO_CHECK", "CHECKING", "HEALTHY", "UNHEALTHY"};
+  static constexpr const char* kNames[] = {"UNKNOWN", "NO_CHECK", "CHECKING", "HEALTHY",
+                                           "UNHEALTHY"};
   return health >= 0 && health < 5 ? kNames[health] : "UNKNOWN";
 }
 
 bj::object reported_json(const device::v1::ReportedState& report) {
   bj::array services;
   for (const auto& s : report.services()) {
-    bj::object service{{"name", s.name()}, {"state", state_name(s.state())}, {"health", health_name(s.health())}, {"image_digest", s.image_digest()}, {"restart_count", s.restart_count()}, {"container_id", s.container_id()}};
+    bj::object service{{"name", s.name()},
+                       {"state", state_name(s.state())},
+                       {"health", health_name(s.health())},
+                       {"image_digest", s.image_digest()},
+                       {"restart_count", s.restart_count()},
+                       {"container_id", s.container_id()}};
     if (s.state() == device::v1::ServiceState::EXITED) service["exit_code"] = s.exit_code();
     if (!s.message().empty()) service["message"] = s.message();
     services.push_back(std::move(service));
   }
-  bj::object out{{"phase", phase_name(report.phase())}, {"release_id", report.release_id()}, {"desired_version", report.desired_version()}, {"at", to_rfc3339(from_unix_ms(report.at_ms()))}, {"services", std::move(services)}};
+  bj::object out{{"phase", phase_name(report.phase())},
+                 {"release_id", report.release_id()},
+                 {"desired_version", report.desired_version()},
+                 {"at", to_rfc3339(from_unix_ms(report.at_ms()))},
+                 {"services", std::move(services)}};
   if (!report.error().empty()) out["error"] = report.error();
   if (!report.error_code().empty()) out["error_code"] = report.error_code();
   return out;
@@ -45,14 +63,23 @@ bj::object reported_json(const device::v1::ReportedState& report) {
 
 bj::object device_json(const Row& row, const std::optional<std::string>& live) {
   const bool revoked = row.optional_time("revoked_at").has_value();
-  bj::object out{{"id", row.text("id")}, {"name", row.text("name")}, {"state", revoked ? "REVOKED" : row.boolean("online") ? "ONLINE" : "OFFLINE"},
-                 {"fleet", {{"id", row.text("fleet_id")}, {"slug", row.text("fleet_slug")}, {"name", row.text("fleet_name")}}},
+  bj::object out{{"id", row.text("id")},
+                 {"name", row.text("name")},
+                 {"state", revoked                 ? "REVOKED"
+                           : row.boolean("online") ? "ONLINE"
+                                                   : "OFFLINE"},
+                 {"fleet",
+                  {{"id", row.text("fleet_id")},
+                   {"slug", row.text("fleet_slug")},
+                   {"name", row.text("fleet_name")}}},
                  {"hardware", json::parse(row.text("hardware"))}};
   set_time(out, "registered_at", row.time("registered_at"));
   set_time(out, "last_seen_at", row.optional_time("last_seen_at"));
   if (const auto version = row.optional_text("agent_version")) out["agent_version"] = *version;
   if (const auto release = row.optional_text("release_id")) {
-    out["desired"] = bj::object{{"version", row.integer("desired_version")}, {"release", {{"id", *release}, {"version", row.text("release_version")}}}};
+    out["desired"] =
+        bj::object{{"version", row.integer("desired_version")},
+                   {"release", {{"id", *release}, {"version", row.text("release_version")}}}};
   }
   device::v1::ReportedState report;
   if (live && report.ParseFromString(*live)) out["reported"] = reported_json(report);
@@ -64,23 +91,36 @@ Task<bj::array> devices_json(Context& c, const postgres::Rows& rows) {
   for (const Row& row : rows.rows) ids.push_back(DeviceId::trusted(row.text("id")));
   const auto live = co_await c.parts.live.get_reported(std::move(ids));
   bj::array items;
-  for (std::size_t i = 0; i < rows.rows.size(); ++i) items.push_back(device_json(rows.rows[i], live[i]));
+  for (std::size_t i = 0; i < rows.rows.size(); ++i)
+    items.push_back(device_json(rows.rows[i], live[i]));
   co_return items;
 }
 
 Task<net::Reply> list_devices(Context& c, Principal who, net::Request request) {
   allow_query(request, {"page_size", "page_token", "fleet_id", "state"});
   const Page page = read_page(request);
-  const auto rows = co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceList, Params().text(who.org.text()).text(page.after).text(request.query("fleet_id").value_or("")).integer(page.size + 1));
+  const auto rows = co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceList,
+                                              Params()
+                                                  .text(who.org.text())
+                                                  .text(page.after)
+                                                  .text(request.query("fleet_id").value_or(""))
+                                                  .integer(page.size + 1));
   bj::array items = co_await devices_json(c, rows);
   co_return list_reply(std::move(items), page);
 }
 
 // By id or by name; a name that two devices carry is a conflict, not a guess.
 Task<bj::object> find_device(Context& c, OrgId org, std::string id) {
-  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kDeviceGet, Params().text(org.text()).text(id));
-  if (rows.empty()) throw Error(Code::kNotFound, "no such device").with("device", id).hint("flock devices lists them");
-  if (rows.rows.size() > 1) throw Error(Code::kConflict, "several devices have this name").with("device", id).hint("name it by its id");
+  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kDeviceGet,
+                                              Params().text(org.text()).text(id));
+  if (rows.empty())
+    throw Error(Code::kNotFound, "no such device")
+        .with("device", id)
+        .hint("flock devices lists them");
+  if (rows.rows.size() > 1)
+    throw Error(Code::kConflict, "several devices have this name")
+        .with("device", id)
+        .hint("name it by its id");
   const bj::array items = co_await devices_json(c, rows);
   co_return items.at(0).as_object();
 }
@@ -93,13 +133,16 @@ Task<net::Reply> rename_device(Context& c, Principal who, net::Request request, 
   const std::string name = in.string("name", {.min = 1, .max = 100});
   in.finish();
   const bj::object device = co_await find_device(c, who.org, id);
-  co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceRename, Params().text(who.org.text()).text(id_of(device)).text(name));
+  co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceRename,
+                            Params().text(who.org.text()).text(id_of(device)).text(name));
   co_return json_reply(200, co_await find_device(c, who.org, id_of(device)));
 }
 
-// The database first: a device that reconnects between the two steps is refused by its renewal already.
+// The database first: a device that reconnects between the two steps is refused by its renewal
+// already.
 Task<void> revoke(Context& c, OrgId org, std::string id) {
-  co_await c.parts.db.query(Scope::tenant(org), sql::kDeviceRevoke, Params().text(org.text()).text(id));
+  co_await c.parts.db.query(Scope::tenant(org), sql::kDeviceRevoke,
+                            Params().text(org.text()).text(id));
   const std::int64_t now = to_unix_ms(system_clock().now());
   mqtt::Message kick;
   kick.topic = "$CONTROL/flock/v1/revoke";
@@ -124,7 +167,8 @@ Task<net::Reply> revoke_device(Context& c, Principal who, std::string id) {
 Task<net::Reply> remove_device(Context& c, Principal who, std::string id) {
   const bj::object device = co_await find_device(c, who.org, id);
   co_await revoke(c, who.org, id_of(device));
-  co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceRemove, Params().text(who.org.text()).text(id_of(device)));
+  co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceRemove,
+                            Params().text(who.org.text()).text(id_of(device)));
   co_return json_reply(204, nullptr);
 }
 
@@ -135,10 +179,15 @@ void add_device_routes(Context& c) {
   using Q = net::Request;
   using A = net::Parameters;
   c.add("GET", "/v1/devices", [&c](P who, Q q, A) { return list_devices(c, who, std::move(q)); });
-  c.add("GET", "/v1/devices/{id}", [&c](P who, Q, A a) -> Task<net::Reply> { co_return json_reply(200, co_await find_device(c, who.org, a["id"])); });
-  c.add("PATCH", "/v1/devices/{id}", [&c](P who, Q q, A a) { return rename_device(c, who, std::move(q), a["id"]); });
-  c.add("DELETE", "/v1/devices/{id}", [&c](P who, Q, A a) { return remove_device(c, who, a["id"]); });
-  c.add("POST", "/v1/devices/{id}/actions/revoke", [&c](P who, Q, A a) { return revoke_device(c, who, a["id"]); });
+  c.add("GET", "/v1/devices/{id}", [&c](P who, Q, A a) -> Task<net::Reply> {
+    co_return json_reply(200, co_await find_device(c, who.org, a["id"]));
+  });
+  c.add("PATCH", "/v1/devices/{id}",
+        [&c](P who, Q q, A a) { return rename_device(c, who, std::move(q), a["id"]); });
+  c.add("DELETE", "/v1/devices/{id}",
+        [&c](P who, Q, A a) { return remove_device(c, who, a["id"]); });
+  c.add("POST", "/v1/devices/{id}/actions/revoke",
+        [&c](P who, Q, A a) { return revoke_device(c, who, a["id"]); });
 }
 
 }  // namespace flock::targets::api

@@ -12,9 +12,15 @@ bj::object credentials_json(Context& c, const services::Registered& registered, 
   bj::array urls, hosts;
   for (const std::string& url : c.device_urls()) urls.push_back(bj::value(url));
   for (const std::string& host : c.registry_hosts()) hosts.push_back(bj::value(host));
-  return {{"device_id", registered.identity.device.text()}, {"name", registered.name}, {"organization_id", registered.identity.org.text()}, {"fleet_id", registered.identity.fleet.text()},
-          {"token", token.text}, {"token_expires_at", to_rfc3339(token.expires)}, {"mqtt", {{"urls", std::move(urls)}, {"ca_certificates", c.broker_ca()}}},
-          {"registry", {{"hosts", std::move(hosts)}}}, {"server_time", to_rfc3339(now)}};
+  return {{"device_id", registered.identity.device.text()},
+          {"name", registered.name},
+          {"organization_id", registered.identity.org.text()},
+          {"fleet_id", registered.identity.fleet.text()},
+          {"token", token.text},
+          {"token_expires_at", to_rfc3339(token.expires)},
+          {"mqtt", {{"urls", std::move(urls)}, {"ca_certificates", c.broker_ca()}}},
+          {"registry", {{"hosts", std::move(hosts)}}},
+          {"server_time", to_rfc3339(now)}};
 }
 
 Task<net::Reply> register_route(Context& c, net::Request request) {
@@ -23,10 +29,12 @@ Task<net::Reply> register_route(Context& c, net::Request request) {
   services::Registration registration;
   registration.provisioning_key = in.string("provisioning_key");
   registration.device_public_key = in.string("device_public_key", {.min = 1, .max = 2000});
-  registration.wireguard_public_key = in.optional_string("wireguard_public_key", {.min = 1, .max = 64}).value_or("");
+  registration.wireguard_public_key =
+      in.optional_string("wireguard_public_key", {.min = 1, .max = 64}).value_or("");
   registration.assertion = in.string("assertion", {.min = 1, .max = 4000});
   registration.name = in.optional_string("name", {.min = 1, .max = 100}).value_or("");
-  registration.agent_version = in.optional_string("agent_version", {.min = 1, .max = 50}).value_or("");
+  registration.agent_version =
+      in.optional_string("agent_version", {.min = 1, .max = 50}).value_or("");
   const bj::object* hardware = in.optional_object("hardware");
   if (hardware == nullptr) {
     in.problem("hardware", "required", "is required");
@@ -36,7 +44,8 @@ Task<net::Reply> register_route(Context& c, net::Request request) {
     registration.architecture = facts.string("architecture", {.min = 1, .max = 20});
     registration.variant = facts.optional_string("variant", {.min = 0, .max = 20}).value_or("");
     registration.hostname = facts.optional_string("hostname", {.min = 0, .max = 100}).value_or("");
-    for (const char* key : {"os", "kernel", "machine_id"}) facts.optional_string(key, {.min = 0, .max = 200});
+    for (const char* key : {"os", "kernel", "machine_id"})
+      facts.optional_string(key, {.min = 0, .max = 200});
     facts.optional_integer("memory_bytes", {});
     facts.optional_integer("cpus", {});
     facts.finish();
@@ -44,25 +53,32 @@ Task<net::Reply> register_route(Context& c, net::Request request) {
   }
   in.finish();
   const TimePoint now = system_clock().now();
-  const services::Registered registered = co_await services::register_device(c.parts.db, std::move(registration), now);
+  const services::Registered registered =
+      co_await services::register_device(c.parts.db, std::move(registration), now);
   co_return json_reply(registered.created ? 201 : 200, credentials_json(c, registered, now));
 }
 
 Task<net::Reply> token_route(Context& c, net::Request request) {
   const bj::value body = read_body(request);
   json::Reader in(body);
-  const std::string device = in.string("device_id"), assertion = in.string("assertion", {.min = 1, .max = 4000});
+  const std::string device = in.string("device_id"),
+                    assertion = in.string("assertion", {.min = 1, .max = 4000});
   in.finish();
   const TimePoint now = system_clock().now();
-  const services::Registered registered = co_await services::renew_device(c.parts.db, DeviceId::parse(device), assertion, now);
+  const services::Registered registered =
+      co_await services::renew_device(c.parts.db, DeviceId::parse(device), assertion, now);
   co_return json_reply(200, credentials_json(c, registered, now));
 }
 
 }  // namespace
 
 void add_provisioning_routes(Context& c) {
-  c.add_public("POST", "/v1/devices/register", [&c](net::Request request, net::Parameters) { return register_route(c, std::move(request)); });
-  c.add_public("POST", "/v1/devices/token", [&c](net::Request request, net::Parameters) { return token_route(c, std::move(request)); });
+  c.add_public("POST", "/v1/devices/register", [&c](net::Request request, net::Parameters) {
+    return register_route(c, std::move(request));
+  });
+  c.add_public("POST", "/v1/devices/token", [&c](net::Request request, net::Parameters) {
+    return token_route(c, std::move(request));
+  });
 }
 
 }  // namespace flock::targets::api

@@ -19,11 +19,19 @@ bj::object deployment_json(const Row& row) {
   } else {
     bj::array ids;
     std::string list = row.optional_text("device_ids").value_or("");
-    for (std::size_t at = 0; at + 36 <= list.size(); at += 37) ids.push_back(bj::value(list.substr(at, 36)));
+    for (std::size_t at = 0; at + 36 <= list.size(); at += 37)
+      ids.push_back(bj::value(list.substr(at, 36)));
     target["device_ids"] = std::move(ids);
   }
-  bj::object out{{"id", row.text("id")}, {"release", {{"id", row.text("release_id")}, {"version", row.text("release_version")}}}, {"target", std::move(target)}, {"strategy", {{"kind", "immediate"}}},
-                 {"soak", to_string(Duration(row.integer("soak_ms")))}, {"failure_timeout", to_string(Duration(row.integer("failure_timeout_ms")))}, {"max_failed_ratio", row.real("max_failed_ratio")}, {"state", row.text("state")}};
+  bj::object out{
+      {"id", row.text("id")},
+      {"release", {{"id", row.text("release_id")}, {"version", row.text("release_version")}}},
+      {"target", std::move(target)},
+      {"strategy", {{"kind", "immediate"}}},
+      {"soak", to_string(Duration(row.integer("soak_ms")))},
+      {"failure_timeout", to_string(Duration(row.integer("failure_timeout_ms")))},
+      {"max_failed_ratio", row.real("max_failed_ratio")},
+      {"state", row.text("state")}};
   if (const auto rollout = row.optional_text("rollout_id")) out["rollout_id"] = *rollout;
   set_time(out, "created_at", row.time("created_at"));
   return out;
@@ -31,8 +39,15 @@ bj::object deployment_json(const Row& row) {
 
 bj::object rollout_json(const Row& row) {
   bj::object counts;
-  for (const char* key : {"total", "pending", "delivered", "downloading", "starting", "soaking", "confirmed", "failed", "superseded"}) counts[key] = row.integer(key);
-  bj::object out{{"id", row.text("id")}, {"deployment_id", row.text("deployment_id")}, {"release", {{"id", row.text("release_id")}, {"version", row.text("release_version")}}}, {"state", row.text("state")}, {"counts", std::move(counts)}};
+  for (const char* key : {"total", "pending", "delivered", "downloading", "starting", "soaking",
+                          "confirmed", "failed", "superseded"})
+    counts[key] = row.integer(key);
+  bj::object out{
+      {"id", row.text("id")},
+      {"deployment_id", row.text("deployment_id")},
+      {"release", {{"id", row.text("release_id")}, {"version", row.text("release_version")}}},
+      {"state", row.text("state")},
+      {"counts", std::move(counts)}};
   if (const auto fleet = row.optional_text("fleet_id")) out["fleet_id"] = *fleet;
   if (const auto reason = row.optional_text("reason")) out["reason"] = *reason;
   set_time(out, "created_at", row.time("created_at"));
@@ -41,7 +56,10 @@ bj::object rollout_json(const Row& row) {
 }
 
 bj::object rollout_device_json(const Row& row) {
-  bj::object out{{"device_id", row.text("device_id")}, {"name", row.text("name")}, {"state", row.text("state")}, {"desired_version", row.integer("desired_version")}};
+  bj::object out{{"device_id", row.text("device_id")},
+                 {"name", row.text("name")},
+                 {"state", row.text("state")},
+                 {"desired_version", row.integer("desired_version")}};
   if (const auto reason = row.optional_text("reason")) out["reason"] = *reason;
   set_time(out, "updated_at", row.time("updated_at"));
   return out;
@@ -49,14 +67,19 @@ bj::object rollout_device_json(const Row& row) {
 
 Task<bj::object> find_rollout(Context& c, OrgId org, std::string id) {
   const RolloutId rollout = RolloutId::parse(id);
-  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kRolloutGet, Params().text(org.text()).text(rollout.text()));
-  if (rows.empty()) throw Error(Code::kNotFound, "no such rollout").with("rollout", id).hint("flock rollouts lists them");
+  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kRolloutGet,
+                                              Params().text(org.text()).text(rollout.text()));
+  if (rows.empty())
+    throw Error(Code::kNotFound, "no such rollout")
+        .with("rollout", id)
+        .hint("flock rollouts lists them");
   co_return rollout_json(rows.rows.front());
 }
 
 Task<bj::object> find_deployment(Context& c, OrgId org, std::string id) {
   const DeploymentId deployment = DeploymentId::parse(id);
-  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kDeploymentGet, Params().text(org.text()).text(deployment.text()));
+  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kDeploymentGet,
+                                              Params().text(org.text()).text(deployment.text()));
   if (rows.empty()) throw Error(Code::kNotFound, "no such deployment").with("deployment", id);
   co_return deployment_json(rows.rows.front());
 }
@@ -78,9 +101,11 @@ Target read_target(json::Reader& in) {
   target.fleet = inner.optional_string("fleet_id", {.min = 1, .max = 63}).value_or("");
   target.devices = inner.optional_strings("device_ids", 10'000, {.min = 36, .max = 36});
   for (const std::string& id : target.devices) {
-    if (!is_uuid(id)) inner.problem("device_ids", "invalid", "holds something that is no device id");
+    if (!is_uuid(id))
+      inner.problem("device_ids", "invalid", "holds something that is no device id");
   }
-  if (target.fleet.empty() == target.devices.empty()) inner.problem("", "invalid", "name either a fleet_id or device_ids");
+  if (target.fleet.empty() == target.devices.empty())
+    inner.problem("", "invalid", "name either a fleet_id or device_ids");
   inner.finish();
   return target;
 }
@@ -106,33 +131,45 @@ Task<net::Reply> create_deployment(Context& c, Principal who, net::Request reque
   if (const bj::object* strategy = in.optional_object("strategy")) {
     const bj::value copy(*strategy);
     json::Reader inner(copy, "/strategy", in);
-    if (inner.string("kind") != "immediate") inner.problem("kind", "unsupported", "the strategy must be immediate");
+    if (inner.string("kind") != "immediate")
+      inner.problem("kind", "unsupported", "the strategy must be immediate");
     inner.finish();
   }
   const Duration soak = read_duration(in, "soak", Duration(5000), Duration(86'400'000));
-  const Duration timeout = read_duration(in, "failure_timeout", Duration(600'000), Duration(7 * 86'400'000LL));
+  const Duration timeout =
+      read_duration(in, "failure_timeout", Duration(600'000), Duration(7 * 86'400'000LL));
   double ratio = 1;
   if (const bj::value* given = in.optional_value("max_failed_ratio")) {
     if (given->is_number()) ratio = given->to_number<double>();
-    if (!given->is_number() || !(ratio >= 0 && ratio <= 1)) in.problem("max_failed_ratio", "out_of_range", "must be a number between 0 and 1");
+    if (!given->is_number() || !(ratio >= 0 && ratio <= 1))
+      in.problem("max_failed_ratio", "out_of_range", "must be a number between 0 and 1");
   }
   in.finish();
 
   const std::string org = who.org.text();
-  const auto releases = co_await c.parts.db.query(Scope::tenant(who.org), sql::kReleaseGet, Params().text(org).text(release_name));
-  if (releases.empty()) throw Error(Code::kNotFound, "no such release").with("release", release_name).hint("flock releases lists them");
+  const auto releases = co_await c.parts.db.query(Scope::tenant(who.org), sql::kReleaseGet,
+                                                  Params().text(org).text(release_name));
+  if (releases.empty())
+    throw Error(Code::kNotFound, "no such release")
+        .with("release", release_name)
+        .hint("flock releases lists them");
   std::optional<std::string> fleet;
   if (!target.fleet.empty()) {
     fleet = (co_await find_fleet(c, who.org, target.fleet)).text("id");
   } else {
-    const auto count = co_await c.parts.db.query(Scope::tenant(who.org), sql::kDevicesCount, Params().text(org).texts(target.devices));
-    if (count.rows.at(0).integer("count") != static_cast<std::int64_t>(target.devices.size())) throw Error(Code::kNotFound, "not every device of the target is there").hint("flock devices lists them");
+    const auto count = co_await c.parts.db.query(Scope::tenant(who.org), sql::kDevicesCount,
+                                                 Params().text(org).texts(target.devices));
+    if (count.rows.at(0).integer("count") != static_cast<std::int64_t>(target.devices.size()))
+      throw Error(Code::kNotFound, "not every device of the target is there")
+          .hint("flock devices lists them");
   }
   const std::string id = new_uuid();
   Params params;
   params.text(id).text(org).text(releases.rows.front().text("id")).text(fleet);
-  if (fleet) params.text(std::nullopt);
-  else params.texts(target.devices);
+  if (fleet)
+    params.text(std::nullopt);
+  else
+    params.texts(target.devices);
   params.integer(soak.count()).integer(timeout.count()).real(ratio);
   co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeploymentInsert, std::move(params));
   // A hint only: the scheduler also looks by itself.
@@ -150,7 +187,9 @@ Task<net::Reply> create_deployment(Context& c, Principal who, net::Request reque
 Task<net::Reply> list_deployments(Context& c, Principal who, net::Request request) {
   allow_query(request, {"page_size", "page_token"});
   const Page page = read_page(request);
-  const auto rows = co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeploymentList, Params().text(who.org.text()).text(page.after).integer(page.size + 1));
+  const auto rows = co_await c.parts.db.query(
+      Scope::tenant(who.org), sql::kDeploymentList,
+      Params().text(who.org.text()).text(page.after).integer(page.size + 1));
   bj::array items;
   for (const Row& row : rows.rows) items.push_back(deployment_json(row));
   co_return list_reply(std::move(items), page);
@@ -159,26 +198,33 @@ Task<net::Reply> list_deployments(Context& c, Principal who, net::Request reques
 Task<net::Reply> list_rollouts(Context& c, Principal who, net::Request request) {
   allow_query(request, {"page_size", "page_token"});
   const Page page = read_page(request);
-  const auto rows = co_await c.parts.db.query(Scope::tenant(who.org), sql::kRolloutList, Params().text(who.org.text()).text(page.after).integer(page.size + 1));
+  const auto rows = co_await c.parts.db.query(
+      Scope::tenant(who.org), sql::kRolloutList,
+      Params().text(who.org.text()).text(page.after).integer(page.size + 1));
   bj::array items;
   for (const Row& row : rows.rows) items.push_back(rollout_json(row));
   co_return list_reply(std::move(items), page);
 }
 
-Task<net::Reply> list_rollout_devices(Context& c, Principal who, net::Request request, std::string id) {
+Task<net::Reply> list_rollout_devices(Context& c, Principal who, net::Request request,
+                                      std::string id) {
   allow_query(request, {"page_size", "page_token"});
   co_await find_rollout(c, who.org, id);
   const Page page = read_page(request);
-  const auto rows = co_await c.parts.db.query(Scope::tenant(who.org), sql::kRolloutDevices, Params().text(who.org.text()).text(id).text(page.after).integer(page.size + 1));
+  const auto rows = co_await c.parts.db.query(
+      Scope::tenant(who.org), sql::kRolloutDevices,
+      Params().text(who.org.text()).text(id).text(page.after).integer(page.size + 1));
   bj::array items;
   for (const Row& row : rows.rows) items.push_back(rollout_device_json(row));
   co_return list_reply(std::move(items), page, "device_id");
 }
 
-// Sends what differs from what was sent; the present state first, so that a reader who resumes misses nothing.
+// Sends what differs from what was sent; the present state first, so that a reader who resumes
+// misses nothing.
 class RolloutStream {
  public:
-  RolloutStream(Context& c, OrgId org, std::string id) : c_(c), org_(std::move(org)), id_(std::move(id)) {}
+  RolloutStream(Context& c, OrgId org, std::string id)
+      : c_(c), org_(std::move(org)), id_(std::move(id)) {}
 
   Task<void> run(net::BodyWriter& out) {
     const SteadyPoint end = std::chrono::steady_clock::now() + kStreamLife;
@@ -192,7 +238,8 @@ class RolloutStream {
         if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
         // The database is away for a moment: the reader keeps its place.
       }
-      if (text.empty() && std::chrono::steady_clock::now() - last_write > kStreamKeepAlive) text = net::kSseKeepAlive;
+      if (text.empty() && std::chrono::steady_clock::now() - last_write > kStreamKeepAlive)
+        text = net::kSseKeepAlive;
       if (!text.empty()) {
         co_await out.write(text);
         last_write = std::chrono::steady_clock::now();
@@ -200,14 +247,18 @@ class RolloutStream {
       if (settled) co_return;
       co_await sleep_for(kStreamPoll);
     }
-    co_await out.write(event("end", bj::object{{"state", "RUNNING"}, {"reason", "the stream is an hour old; connect again"}}));
+    co_await out.write(event(
+        "end",
+        bj::object{{"state", "RUNNING"}, {"reason", "the stream is an hour old; connect again"}}));
   }
 
  private:
   Task<std::string> changes(bool& settled) {
     std::string text;
     const bj::object rollout = co_await find_rollout(c_, org_, id_);
-    const auto rows = co_await c_.parts.db.query(Scope::tenant(org_), sql::kRolloutDevices, Params().text(org_.text()).text(id_).text(std::string()).integer(1000));
+    const auto rows = co_await c_.parts.db.query(
+        Scope::tenant(org_), sql::kRolloutDevices,
+        Params().text(org_.text()).text(id_).text(std::string()).integer(1000));
     for (const Row& row : rows.rows) {
       const std::string device = bj::serialize(rollout_device_json(row));
       std::string& sent = devices_[row.text("device_id")];
@@ -229,8 +280,12 @@ class RolloutStream {
     co_return text;
   }
 
-  std::string event(const char* name, const bj::value& data) { return event(name, bj::serialize(data)); }
-  std::string event(const char* name, std::string data) { return net::format_sse({std::to_string(++sequence_), name, std::move(data)}); }
+  std::string event(const char* name, const bj::value& data) {
+    return event(name, bj::serialize(data));
+  }
+  std::string event(const char* name, std::string data) {
+    return net::format_sse({std::to_string(++sequence_), name, std::move(data)});
+  }
 
   Context& c_;
   OrgId org_;
@@ -256,13 +311,21 @@ void add_rollout_routes(Context& c) {
   using P = Principal;
   using Q = net::Request;
   using A = net::Parameters;
-  c.add("GET", "/v1/deployments", [&c](P who, Q q, A) { return list_deployments(c, who, std::move(q)); });
-  c.add("POST", "/v1/deployments", [&c](P who, Q q, A) { return create_deployment(c, who, std::move(q)); });
-  c.add("GET", "/v1/deployments/{id}", [&c](P who, Q, A a) -> Task<net::Reply> { co_return json_reply(200, co_await find_deployment(c, who.org, a["id"])); });
+  c.add("GET", "/v1/deployments",
+        [&c](P who, Q q, A) { return list_deployments(c, who, std::move(q)); });
+  c.add("POST", "/v1/deployments",
+        [&c](P who, Q q, A) { return create_deployment(c, who, std::move(q)); });
+  c.add("GET", "/v1/deployments/{id}", [&c](P who, Q, A a) -> Task<net::Reply> {
+    co_return json_reply(200, co_await find_deployment(c, who.org, a["id"]));
+  });
   c.add("GET", "/v1/rollouts", [&c](P who, Q q, A) { return list_rollouts(c, who, std::move(q)); });
-  c.add("GET", "/v1/rollouts/{id}", [&c](P who, Q, A a) -> Task<net::Reply> { co_return json_reply(200, co_await find_rollout(c, who.org, a["id"])); });
-  c.add("GET", "/v1/rollouts/{id}/devices", [&c](P who, Q q, A a) { return list_rollout_devices(c, who, std::move(q), a["id"]); });
-  c.add("GET", "/v1/rollouts/{id}/events", [&c](P who, Q, A a) { return stream_rollout(c, who, a["id"]); });
+  c.add("GET", "/v1/rollouts/{id}", [&c](P who, Q, A a) -> Task<net::Reply> {
+    co_return json_reply(200, co_await find_rollout(c, who.org, a["id"]));
+  });
+  c.add("GET", "/v1/rollouts/{id}/devices",
+        [&c](P who, Q q, A a) { return list_rollout_devices(c, who, std::move(q), a["id"]); });
+  c.add("GET", "/v1/rollouts/{id}/events",
+        [&c](P who, Q, A a) { return stream_rollout(c, who, a["id"]); });
 }
 
 }  // namespace flock::targets::api

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Takes what devices send: live state first, then an internal message when something changed, then the acknowledgement. So nothing
-// is acknowledged that a kill could lose.
+// Takes what devices send: live state first, then an internal message when something changed, then
+// the acknowledgement. So nothing is acknowledged that a kill could lose.
 #include <deque>
 #include <map>
 #include <unordered_map>
@@ -44,7 +44,8 @@ std::string device_of(const std::string& topic) {
 
 class IngesterTarget final : public Target {
  public:
-  explicit IngesterTarget(Parts parts) : parts_(std::move(parts)), scope_(parts_.executor), arrival_(parts_.executor) {}
+  explicit IngesterTarget(Parts parts)
+      : parts_(std::move(parts)), scope_(parts_.executor), arrival_(parts_.executor) {}
 
   Task<void> start() override {
     for (const char* leaf : {"state", "events"}) {
@@ -83,7 +84,8 @@ class IngesterTarget final : public Target {
           done = true;
         } catch (const Error& error) {
           if (error.code() == Code::kCancelled) throw;
-          log::warn("cannot store what devices sent; trying again", error, {{"messages", batch.size()}});
+          log::warn("cannot store what devices sent; trying again", error,
+                    {{"messages", batch.size()}});
         }
         if (!done) co_await sleep_for(Duration(1000));
       }
@@ -98,7 +100,8 @@ class IngesterTarget final : public Target {
       const mqtt::Message& message = delivery.message;
       const std::string id = device_of(message.topic);
       if (id.empty() || message.payload.size() > kPayloadLimit) {
-        log::warn("a device's message was dropped", {{"topic", message.topic}, {"bytes", message.payload.size()}});
+        log::warn("a device's message was dropped",
+                  {{"topic", message.topic}, {"bytes", message.payload.size()}});
         continue;
       }
       if (message.topic.ends_with("/events")) {
@@ -107,7 +110,8 @@ class IngesterTarget final : public Target {
       }
       device::v1::ReportedState state;
       if (!state.ParseFromString(message.payload)) {
-        log::warn("a device's report cannot be read", {{"device", id}, {"bytes", message.payload.size()}});
+        log::warn("a device's report cannot be read",
+                  {{"device", id}, {"bytes", message.payload.size()}});
         continue;
       }
       reports.push_back({DeviceId::trusted(id), state.seq(), message.payload});
@@ -115,11 +119,13 @@ class IngesterTarget final : public Target {
     }
     if (reports.empty()) co_return;
     co_await parts_.live.put_reported(reports);
-    for (std::size_t i = 0; i < reports.size(); ++i) co_await tell(reports[i].device.text(), std::move(states[i]));
+    for (std::size_t i = 0; i < reports.size(); ++i)
+      co_await tell(reports[i].device.text(), std::move(states[i]));
   }
 
-  // Internal messages go out for changes only, not for keep-alives. A report that was stored but not told (a kill in between)
-  // comes again unacknowledged; the scheduler also rereads the live state.
+  // Internal messages go out for changes only, not for keep-alives. A report that was stored but
+  // not told (a kill in between) comes again unacknowledged; the scheduler also rereads the live
+  // state.
   Task<void> tell(const std::string& id, device::v1::ReportedState state) {
     Known* known = co_await look_up(id);
     if (known == nullptr) co_return;
@@ -147,15 +153,20 @@ class IngesterTarget final : public Target {
     }
     Known* known = co_await look_up(id);
     if (known == nullptr) co_return;
-    if (event.kind() == device::v1::DeviceEvent::ONLINE) co_await set_online(id, *known, true, "", "connected");
-    if (event.kind() == device::v1::DeviceEvent::OFFLINE) co_await set_online(id, *known, false, "", "clean_stop");
-    if (event.kind() == device::v1::DeviceEvent::LOST) co_await set_online(id, *known, false, "", "connection_lost");
+    if (event.kind() == device::v1::DeviceEvent::ONLINE)
+      co_await set_online(id, *known, true, "", "connected");
+    if (event.kind() == device::v1::DeviceEvent::OFFLINE)
+      co_await set_online(id, *known, false, "", "clean_stop");
+    if (event.kind() == device::v1::DeviceEvent::LOST)
+      co_await set_online(id, *known, false, "", "connection_lost");
   }
 
-  Task<void> set_online(std::string id, Known& known, bool online, std::string agent_version, std::string reason) {
+  Task<void> set_online(std::string id, Known& known, bool online, std::string agent_version,
+                        std::string reason) {
     const std::string org = known.org;
     known.online = online;
-    co_await parts_.db.query(Scope::system(), sql::kDeviceOnline, Params().text(org).text(id).boolean(online).text(agent_version));
+    co_await parts_.db.query(Scope::system(), sql::kDeviceOnline,
+                             Params().text(org).text(id).boolean(online).text(agent_version));
     co_await publish_presence(org, id, online, reason);
   }
 
@@ -181,7 +192,8 @@ class IngesterTarget final : public Target {
     const SteadyPoint now = std::chrono::steady_clock::now();
     const auto found = known_.find(id);
     if (found != known_.end() && found->second.until > now) co_return &found->second;
-    const auto rows = co_await parts_.db.query(Scope::system(), sql::kDeviceTenant, Params().text(id));
+    const auto rows =
+        co_await parts_.db.query(Scope::system(), sql::kDeviceTenant, Params().text(id));
     if (rows.empty()) {
       known_.erase(id);
       co_return nullptr;
@@ -194,17 +206,21 @@ class IngesterTarget final : public Target {
     co_return &known;
   }
 
-  // Who is heard from stays online; who is not for long enough is offline, even if the broker lost the last will.
+  // Who is heard from stays online; who is not for long enough is offline, even if the broker lost
+  // the last will.
   Task<void> sweep() {
     for (;;) {
       co_await sleep_for(kTouchEvery);
       try {
         std::vector<std::string> touched = std::move(touched_);
         touched_.clear();
-        if (!touched.empty()) co_await parts_.db.query(Scope::system(), sql::kDeviceTouch, Params().texts(touched));
-        const auto stale = co_await parts_.db.query(Scope::system(), sql::kDevicesStale, Params().integer(kStaleAfter.count()));
+        if (!touched.empty())
+          co_await parts_.db.query(Scope::system(), sql::kDeviceTouch, Params().texts(touched));
+        const auto stale = co_await parts_.db.query(Scope::system(), sql::kDevicesStale,
+                                                    Params().integer(kStaleAfter.count()));
         for (const auto& row : stale.rows) {
-          if (const auto found = known_.find(row.text("id")); found != known_.end()) found->second.online = false;
+          if (const auto found = known_.find(row.text("id")); found != known_.end())
+            found->second.online = false;
           co_await publish_presence(row.text("org_id"), row.text("id"), false, "silent");
         }
       } catch (const Error& error) {
@@ -224,6 +240,8 @@ class IngesterTarget final : public Target {
 
 }  // namespace
 
-std::unique_ptr<Target> make_ingester_target(Parts parts) { return std::make_unique<IngesterTarget>(std::move(parts)); }
+std::unique_ptr<Target> make_ingester_target(Parts parts) {
+  return std::make_unique<IngesterTarget>(std::move(parts));
+}
 
 }  // namespace flock::targets

@@ -19,7 +19,11 @@ constexpr int kRereadEvery = 5;  // rounds
 
 class SchedulerTarget final : public Target {
  public:
-  explicit SchedulerTarget(Parts parts) : parts_(std::move(parts)), driver_(parts_.db, parts_.live, parts_.bus), scope_(parts_.executor), wake_(parts_.executor) {}
+  explicit SchedulerTarget(Parts parts)
+      : parts_(std::move(parts)),
+        driver_(parts_.db, parts_.live, parts_.bus),
+        scope_(parts_.executor),
+        wake_(parts_.executor) {}
 
   Task<void> start() override {
     mqtt::Subscription states, hints;
@@ -56,7 +60,8 @@ class SchedulerTarget final : public Target {
       try {
         internal::v1::DeviceStateChanged changed;
         if (changed.ParseFromString(delivery.message.payload)) {
-          co_await driver_.apply(OrgId::parse(changed.org_id()), DeviceId::parse(changed.device_id()), changed.state());
+          co_await driver_.apply(OrgId::parse(changed.org_id()),
+                                 DeviceId::parse(changed.device_id()), changed.state());
         }
         done = true;
       } catch (const Error& error) {
@@ -104,6 +109,8 @@ class SchedulerTarget final : public Target {
 
 }  // namespace
 
-std::unique_ptr<Target> make_scheduler_target(Parts parts) { return std::make_unique<SchedulerTarget>(std::move(parts)); }
+std::unique_ptr<Target> make_scheduler_target(Parts parts) {
+  return std::make_unique<SchedulerTarget>(std::move(parts));
+}
 
 }  // namespace flock::targets

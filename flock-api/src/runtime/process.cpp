@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/process.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/json.hpp>
+#include <cstdlib>
+#include <thread>
+
+#include "async/deadline.h"
+#include "async/event.h"
+#include "async/loop.h"
+#include "async/scope.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "net/http_server.h"
+
+namespace flock::runtime {
+namespace {
+
+namespace bj = boost::json;
+using targets::Settings;
+
+#ifndef FLOCK_VERSION
+#define FLOCK_VERSION "0.1.0"
+#endif
+
+std::string secret_from(const std::string& file) {
+  return file.empty() ? "" : read_secret_file(file);
+}
+
+// The password of `username` among lines of username:password.
+Secret password_of(const std::string& file, const std::string& username) {
+  if (file.empty()) return Secret();
+  const std::string text = read_secret_file(file);
+  for (std::size_t at = 0; at < text.size();) {
+    const std::string line = text.substr(at, text.find('\n', at) - at);
+    if (line.starts_with(username + ":")) return Secret(line.substr(username.size() + 1));
+    at += line.size() + 1;
+  }
+  throw Error(Code::kInvalidArgument, "the MQTT password file has no line for a target")
+      .with("file", file)
+      .with("username", username);
+}
+
+std::string replica() {
+  if (const char* name = std::getenv("FLOCK_REPLICA")) return name;
+  char host[256] = "localhost";
+  ::gethostname(host, sizeof host - 1);
+  return host;
+}
+
+// What one target's thread shows to the others: flags only.
+struct Health {
+  std::atomic<bool> started = false, database = false, broker = false, live_state = false;
+  bool ready() const { return started && database && broker && live_state; }
+};
+
+// One target on its own thread and loop, with its own connections.
+class TargetThread {
+ public:
+  TargetThread(const TargetEntry& entry, const Settings& settings,
+               std::function<void(std::string)> failed)
+      : entry_(entry), settings_(settings), failed_(std::move(failed)), stop_(loop_.executor()) {}
+  ~TargetThread() {
+    if (thread_.joinable()) thread_.join();
+  }
+
+  void start() {
+    thread_ = std::thread([this] { run(); });
+  }
+  // From any thread.
+  void ask_to_stop() {
+    asio::post(loop_.executor(), [this] { stop_.set(); });
+  }
+  void join() { thread_.join(); }
+  std::string_view name() const { return entry_.name; }
+  const Health& health() const { return health_; }
+
+ private:
+  void run() {
+    log::set_thread_target(entry_.name);
+    try {
+      loop_.run(live());
+    } catch (const Error& error) {
+      log::error("the target ended", error);
+      failed_(std::string(entry_.name) + ": " + error.describe());
+    } catch (const std::exception& error) {
+      log::error("the target ended", {{"error", error.what()}});
+      failed_(std::string(entry_.name) + ": " + error.what());
+    }
+    health_.started = false;
+  }
+
+  mqtt::ClientOptions bus_options() const {
+    const std::string username = "flock-" + std::string(entry_.name);
+    mqtt::ClientOptions options;
+    options.url = settings_.mqtt_url;
+    options.client_id = username + "-" + replica();
+    if (!settings_.mqtt_ca_file.empty()) {
+      net::TlsOptions tls;
+      tls.ca_pem = read_file(settings_.mqtt_ca_file).value_or("");
+      options.tls = net::make_tls_client(tls);
+    }
+    options.credentials = [file = settings_.mqtt_password_file,
+                           username]() -> Task<mqtt::Credentials> {
+      co_return mqtt::Credentials{username, password_of(file, username)};
+    };
+    options.backoff_first = Duration(200);
+    options.backoff_max = Duration(5000);
+    options.queue_bytes = 32 << 20;
+    options.receive_maximum = 1024;
+    return options;
+  }
+
+  Task<void> live() {
+    const Executor executor = loop_.executor();
+    postgres::Options db_options;
+    db_options.url = settings_.postgres_url;
+    db_options.password = Secret(secret_from(settings_.postgres_password_file));
+    db_options.pool_size = settings_.postgres_pool_size;
+    postgres::Database db(executor, db_options);
+    const auto live_state =
+        settings_.live_state_kind == "memory"
+            ? stores::make_memory_live_state()
+            : stores::make_valkey_live_state(executor, settings_.live_state_address,
+                                             secret_from(settings_.live_state_password_file));
+    mqtt::Client bus(executor, bus_options());
+    bus.on_connection([this](bool up, const std::string& reason) {
+      health_.broker = up;
+      log::info(up ? "the broker is connected" : "the broker is away", {{"reason", reason}});
+    });
+    TaskScope scope(executor);
+    scope.spawn("bus", bus.run());
+    scope.spawn("health", watch(db, *live_state));
+
+    co_await when_up("the database", [&] { return db.migrate(); });
+    const crypto::Key key = crypto::Key::from_private_pem(
+        read_secret_file(settings_.keys_directory + "/device-signing.pem"));
+    const auto target = entry_.make(targets::Parts{executor, settings_, db, *live_state, bus, key});
+    co_await target->start();
+    health_.started = true;
+    co_await stop_.wait();
+
+    health_.started = false;
+    try {
+      Task<void> ending = end(*target, bus);
+      co_await with_deadline(std::move(ending), settings_.shutdown_timeout, "stopping the target");
+    } catch (const Error& error) {
+      log::warn("the target did not stop in order", error);
+    }
+    scope.cancel();
+    co_await scope.join();
+  }
+
+  static Task<void> end(targets::Target& target, mqtt::Client& bus) {
+    co_await target.drain();
+    co_await target.stop();
+    co_await bus.disconnect(Duration(2000));
+  }
+
+  // A store that is away at the start is waited for: the order in which things start must not
+  // matter.
+  Task<void> when_up(const char* what, std::function<Task<void>()> attempt) {
+    for (;;) {
+      try {
+        co_await attempt();
+        co_return;
+      } catch (const Error& error) {
+        if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
+        log::warn("waiting for a store", error, {{"store", what}});
+      }
+      if (co_await stop_.wait_for(Duration(1000)))
+        throw Error(Code::kCancelled, "stopped while waiting for a store");
+    }
+  }
+
+  Task<void> watch(postgres::Database& db, stores::LiveState& live_state) {
+    for (;;) {
+      health_.database = co_await answers(
+          [&]() -> Task<void> { co_await db.query(postgres::Scope::system(), "SELECT 1"); });
+      health_.live_state = co_await answers([&] { return live_state.ping(); });
+      co_await sleep_for(Duration(health_.ready() ? 2000 : 200));
+    }
+  }
+  static Task<bool> answers(std::function<Task<void>()> question) {
+    try {
+      co_await question();
+      co_return true;
+    } catch (const Error& error) {
+      if (error.code() == Code::kCancelled) throw;
+      co_return false;
+    }
+  }
+
+  const TargetEntry& entry_;
+  const Settings& settings_;
+  std::function<void(std::string)> failed_;
+  Loop loop_;
+  Event stop_;
+  Health health_;
+  std::thread thread_;
+};
+
+class Admin {
+ public:
+  Admin(Executor executor, const std::vector<std::unique_ptr<TargetThread>>& threads,
+        std::function<std::string()> print_config)
+      : threads_(threads),
+        print_config_(std::move(print_config)),
+        server_(
+            executor, [this](net::Request request) { return answer(std::move(request)); }, refuse) {
+  }
+
+  void listen(Executor executor, const std::string& address) {
+    const net::HostPort target = net::parse_host_port(address);
+    server_.listen(net::Listener::tcp(executor, target.host, target.port));
+  }
+  Task<void> stop() { co_await server_.stop(); }
+  bool stopping = false;
+
+ private:
+  static net::Response refuse(const net::Request&, std::exception_ptr) {
+    return {404, {}, "not found: /livez /readyz /metrics /version /config\n"};
+  }
+
+  Task<net::Reply> answer(net::Request request) {
+    net::Reply reply;
+    reply.response.headers.add("Content-Type", "text/plain; charset=utf-8");
+    const std::string path = request.path();
+    if (path == "/livez" || path == "/healthz") {
+      reply.response.body = "ok\n";
+    } else if (path == "/readyz") {
+      readiness(request, reply.response);
+    } else if (path == "/metrics") {
+      reply.response.body = metrics();
+    } else if (path == "/version") {
+      reply.response.body = FLOCK_VERSION "\n";
+    } else if (path == "/config") {
+      reply.response.body = print_config_();
+    } else {
+      throw Error(Code::kNotFound, "no such path");
+    }
+    co_return reply;
+  }
+
+  void readiness(const net::Request& request, net::Response& response) const {
+    bool ready = !stopping;
+    std::string text;
+    for (const auto& thread : threads_) {
+      const Health& health = thread->health();
+      ready = ready && health.ready();
+      const auto line = [&](const char* what, bool good) {
+        text +=
+            std::string(good ? "[+] " : "[-] ") + std::string(thread->name()) + " " + what + "\n";
+      };
+      line("started", health.started);
+      line("database", health.database);
+      line("broker", health.broker);
+      line("live state", health.live_state);
+    }
+    response.status = ready ? 200 : 503;
+    response.body = (request.query("verbose") ? text : "") + (ready ? "ready\n" : "not ready\n");
+  }
+
+  std::string metrics() const {
+    std::string text = "# TYPE flock_build_info gauge\nflock_build_info{version=\"" FLOCK_VERSION
+                       "\"} 1\n# TYPE flock_target_ready gauge\n";
+    for (const auto& thread : threads_)
+      text += "flock_target_ready{target=\"" + std::string(thread->name()) + "\"} " +
+              (thread->health().ready() ? "1" : "0") + "\n";
+    text += "# TYPE flock_mqtt_connected gauge\n";
+    for (const auto& thread : threads_)
+      text += "flock_mqtt_connected{target=\"" + std::string(thread->name()) + "\"} " +
+              (thread->health().broker ? "1" : "0") + "\n";
+    return text;
+  }
+
+  const std::vector<std::unique_ptr<TargetThread>>& threads_;
+  std::function<std::string()> print_config_;
+  net::HttpServer server_;
+};
+
+}  // namespace
+
+int run_process(const Settings& settings, const std::function<std::string()>& print_config) {
+  Loop loop;
+  const Executor executor = loop.executor();
+  Event ended(executor);
+  std::string failure;
+  const auto failed = [&](std::string what) {
+    asio::post(executor, [&, what] {
+      failure = what;
+      ended.set();
+    });
+  };
+  std::vector<std::unique_ptr<TargetThread>> threads;
+  for (const TargetEntry* entry : plan(settings.target))
+    threads.push_back(std::make_unique<TargetThread>(*entry, settings, failed));
+  Admin admin(executor, threads, print_config);
+
+  const auto run = [&]() -> Task<void> {
+    admin.listen(executor, settings.admin_listen);
+    asio::signal_set signals(executor, SIGTERM, SIGINT);
+    signals.async_wait([&](const boost::system::error_code& error, int) {
+      if (!error) ended.set();
+    });
+    // In the table's order; each migrates under the database's own lock, so none needs another.
+    for (const auto& thread : threads) thread->start();
+    co_await ended.wait();
+    log::info("stopping");
+    admin.stopping = true;
+    signals.cancel();
+    asio::signal_set again(executor, SIGTERM, SIGINT);
+    again.async_wait([](const boost::system::error_code& error, int number) {
+      if (!error) ::_exit(128 + number);  // asked twice: at once
+    });
+    if (failure.empty() && settings.shutdown_delay.count() > 0)
+      co_await sleep_for(settings.shutdown_delay);
+    for (auto at = threads.rbegin(); at != threads.rend(); ++at) (*at)->ask_to_stop();
+    for (const auto& thread : threads) thread->join();
+    co_await admin.stop();
+  };
+  loop.run(run());
+  return failure.empty() ? 0 : 1;
+}
+
+}  // namespace flock::runtime

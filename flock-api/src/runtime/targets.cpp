@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "crypto/jwt.h"
+#include "runtime/process.h"
+
+namespace flock::runtime {
+
+const std::vector<TargetEntry>& known_targets() {
+  static const std::vector<TargetEntry> table = {
+      {"api", "REST for people, programs and devices", targets::make_api_target},
+      {"ingester", "takes what devices report", targets::make_ingester_target},
+      {"scheduler", "drives rollouts", targets::make_scheduler_target},
+  };
+  return table;
+}
+
+std::vector<const TargetEntry*> plan(const std::vector<std::string>& wanted) {
+  std::vector<Problem> problems;
+  bool all = false;
+  std::string names;
+  for (const TargetEntry& entry : known_targets())
+    names += (names.empty() ? "" : ", ") + std::string(entry.name);
+  for (const std::string& name : wanted) {
+    all = all || name == "all";
+    const bool known =
+        name == "all" || std::any_of(known_targets().begin(), known_targets().end(),
+                                     [&](const TargetEntry& e) { return e.name == name; });
+    if (!known)
+      problems.push_back({"target", "unknown_target",
+                          "there is no target `" + name + "`; there are " + names + " and all"});
+  }
+  if (wanted.empty()) problems.push_back({"target", "required", "name at least one target"});
+  if (!problems.empty())
+    throw Error(Code::kInvalidArgument, "the targets cannot be run").problems(std::move(problems));
+  std::vector<const TargetEntry*> chosen;
+  for (const TargetEntry& entry : known_targets()) {
+    if (all || std::find(wanted.begin(), wanted.end(), entry.name) != wanted.end())
+      chosen.push_back(&entry);
+  }
+  return chosen;
+}
+
+void generate_keys(const std::string& directory) {
+  ::mkdir(directory.c_str(), 0755);
+  const std::string key_file = directory + "/device-signing.pem";
+  const auto stored = read_file(key_file);
+  const crypto::Key key = stored ? crypto::Key::from_private_pem(*stored)
+                                 : crypto::Key::generate(crypto::Key::Kind::kP256);
+  if (!stored) write_file_atomic(key_file, key.private_pem());
+  if (!read_file(directory + "/registry-signing.crt"))
+    write_file_atomic(directory + "/registry-signing.crt",
+                      crypto::self_signed_for(key, "flock registry tokens", 3650), 0644);
+  crypto::JwkSet set;
+  set.add(key);
+  write_file_atomic(directory + "/jwks.json", set.to_json(), 0644);
+}
+
+}  // namespace flock::runtime
