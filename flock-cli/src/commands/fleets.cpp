@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// fleets and keys.
+#include <boost/json.hpp>
+#include <cstdio>
+
+#include "commands/commands.h"
+
+namespace flock::cli {
+namespace {
+
+namespace bj = boost::json;
+
+const std::vector<Column> kFleetColumns = {{"FLEET", "slug"},
+                                           {"NAME", "name"},
+                                           {"DEVICES", "device_count"},
+                                           {"ONLINE", "online_count"},
+                                           {"RELEASE", "current_release.version"},
+                                           {"CREATED", "created_at"}};
+const std::vector<Column> kKeyColumns = {
+    {"ID", "id"},        {"NAME", "name"},          {"KEY", "prefix"},        {"USES", "uses"},
+    {"MAX", "max_uses"}, {"EXPIRES", "expires_at"}, {"REVOKED", "revoked_at"}};
+
+}  // namespace
+
+int run_fleets(Session& s) {
+  const std::string verb = s.arguments.words.size() < 2 ? "ls" : s.arguments.words[1];
+  if (verb == "ls") {
+    print(s.output, s.client.get("/v1/fleets?page_size=1000"), kFleetColumns, "slug");
+  } else if (verb == "show") {
+    print(s.output, s.client.get("/v1/fleets/" + s.arguments.word(2, "a fleet")), kFleetColumns,
+          "slug");
+  } else if (verb == "create") {
+    print(s.output,
+          s.client.post("/v1/fleets", bj::object{{"name", s.arguments.word(2, "a name")}}),
+          kFleetColumns, "slug");
+  } else if (verb == "rm") {
+    const std::string fleet = s.arguments.word(2, "a fleet");
+    s.client.send("DELETE", "/v1/fleets/" + fleet, "");
+    std::fprintf(stderr, "Fleet %s is removed.\n", fleet.c_str());
+  } else {
+    unknown_verb("fleets", verb, "ls|show|create|rm");
+  }
+  return 0;
+}
+
+int run_keys(Session& s) {
+  const std::string verb = s.arguments.words.size() < 2 ? "ls" : s.arguments.words[1];
+  if (verb == "ls") {
+    print(s.output, s.client.get("/v1/provisioning-keys?page_size=1000"), kKeyColumns, "id");
+  } else if (verb == "create") {
+    bj::object body{{"fleet_id", s.arguments.required("fleet")}};
+    if (s.arguments.has("name")) body["name"] = s.arguments.value("name");
+    if (s.arguments.has("expires-in")) body["expires_in"] = s.arguments.value("expires-in");
+    if (s.arguments.has("max-uses"))
+      body["max_uses"] = std::strtoll(s.arguments.value("max-uses").c_str(), nullptr, 10);
+    const bj::value key = s.client.post("/v1/provisioning-keys", body);
+    print(s.output, key, {{"KEY", "secret"}}, "id");
+    if (s.output.format == Format::kTable)
+      std::fputs("It is shown only now; put it into the device's provisioning_key_file.\n", stderr);
+  } else if (verb == "revoke") {
+    s.client.send("DELETE", "/v1/provisioning-keys/" + s.arguments.word(2, "a key id"), "");
+    std::fputs("The key is revoked; devices that registered with it stay.\n", stderr);
+  } else {
+    unknown_verb("keys", verb, "ls|create|revoke");
+  }
+  return 0;
+}
+
+}  // namespace flock::cli

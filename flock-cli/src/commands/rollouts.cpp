@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <cstdio>
+
+#include "base/json.h"
+#include "base/time.h"
+#include "commands/commands.h"
+
+namespace flock::cli {
+namespace {
+
+namespace bj = boost::json;
+
+const std::vector<Column> kColumns = {
+    {"ROLLOUT", "id"},           {"RELEASE", "release.version"},
+    {"STATE", "state"},          {"CONFIRMED", "counts.confirmed"},
+    {"FAILED", "counts.failed"}, {"TOTAL", "counts.total"},
+    {"STARTED", "created_at"},   {"REASON", "reason"}};
+
+std::string bar(std::int64_t done, std::int64_t total) {
+  constexpr std::int64_t kWidth = 18;
+  const std::int64_t full = total > 0 ? done * kWidth / total : 0;
+  std::string out;
+  for (std::int64_t i = 0; i < kWidth; ++i) out += i < full ? "█" : "░";
+  return out;
+}
+
+void show_event(const Output& output, const net::SseEvent& event) {
+  if (output.format == Format::kJson) {
+    std::printf("{\"event\":\"%s\",\"data\":%s}\n", event.event.c_str(), event.data.c_str());
+    return;
+  }
+  const bj::value data = json::parse(event.data);
+  const std::string clock = to_rfc3339(system_clock().now()).substr(11, 8);
+  if (event.event == "device") {
+    const std::string state = value_at(data, "state"), reason = value_at(data, "reason");
+    const char* sign = state == "CONFIRMED" ? "✓" : state == "FAILED" ? "✗" : "…";
+    std::printf("%s  %s %-24s %-12s %s\n", clock.c_str(), sign, value_at(data, "name").c_str(),
+                state.c_str(), reason.c_str());
+  } else if (event.event == "rollout") {
+    const bj::object& counts = data.at("counts").as_object();
+    const std::int64_t confirmed = counts.at("confirmed").to_number<std::int64_t>(),
+                       total = counts.at("total").to_number<std::int64_t>(),
+                       failed = counts.at("failed").to_number<std::int64_t>();
+    std::printf("%s  rollout of %s  %s  %lld/%lld confirmed", clock.c_str(),
+                value_at(data, "release.version").c_str(), bar(confirmed, total).c_str(),
+                static_cast<long long>(confirmed), static_cast<long long>(total));
+    if (failed > 0) std::printf(", %lld failed", static_cast<long long>(failed));
+    std::puts("");
+  } else if (event.event == "end") {
+    std::printf("%s  %s %s\n", clock.c_str(), value_at(data, "state").c_str(),
+                value_at(data, "reason").c_str());
+  }
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int watch_rollout(Session& s, const std::string& id) {
+  if (::isatty(STDERR_FILENO))
+    std::fprintf(stderr,
+                 "Ctrl-C detaches; the rollout goes on. Attach again: flock rollouts watch %s\n",
+                 id.c_str());
+  std::string state;
+  s.client.events("/v1/rollouts/" + id + "/events", [&](const net::SseEvent& event) {
+    show_event(s.output, event);
+    if (event.event != "end") return true;
+    state = value_at(json::parse(event.data), "state");
+    return state == "RUNNING";  // the stream was only old
+  });
+  return state == "COMPLETED" ? 0 : 9;
+}
+
+int run_rollouts(Session& s) {
+  const std::string verb = s.arguments.words.size() < 2 ? "ls" : s.arguments.words[1];
+  if (verb == "ls") {
+    print(s.output, s.client.get("/v1/rollouts?page_size=1000"), kColumns, "id");
+    return 0;
+  }
+  if (verb == "watch") return watch_rollout(s, s.arguments.word(2, "a rollout id"));
+  if (verb != "show") unknown_verb("rollouts", verb, "ls|show|watch");
+  const std::string id = s.arguments.word(2, "a rollout id");
+  print(s.output, s.client.get("/v1/rollouts/" + id), kColumns, "id");
+  if (s.output.format == Format::kTable) {
+    std::puts("");
+    print(s.output, s.client.get("/v1/rollouts/" + id + "/devices?page_size=1000"),
+          {{"DEVICE", "name"}, {"STATE", "state"}, {"SINCE", "updated_at"}, {"REASON", "reason"}},
+          "device_id");
+  }
+  return 0;
+}
+
+}  // namespace flock::cli

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <boost/json/fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+
+namespace flock::cli {
+
+enum class Format { kTable, kJson, kName };
+struct Output {
+  Format format = Format::kTable;
+  bool headers = true;
+  bool color = false;
+};
+
+// A column: its head and the path of its value ("release.version", "counts.confirmed"); times
+// become "3m ago" in tables.
+struct Column {
+  std::string head, path;
+};
+// Prints a list answer ({"items"}) or one object: a table on a terminal, tab-separated text when
+// piped, JSON as the API gave it, or names alone (`name_path`).
+void print(const Output& output, const boost::json::value& answer,
+           const std::vector<Column>& columns, std::string_view name_path);
+std::string value_at(const boost::json::value& object, std::string_view path);
+
+// Error: / Why: / Try: / Request: on stderr. Returns the exit code (flock help exit-codes).
+int report(const Error& error);
+
+}  // namespace flock::cli
