@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "link/desired_store.h"
+
+#include <cstdio>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "crypto/keys.h"
+
+namespace flock::agent {
+namespace {
+
+constexpr std::size_t kSum = 32;
+
+}  // namespace
+
+device::v1::DesiredState DesiredStore::load() {
+  device::v1::DesiredState desired;
+  const auto content = read_file(path_, 4 << 20);
+  if (!content) return desired;
+  const bool whole =
+      content->size() >= kSum &&
+      crypto::sha256(std::string_view(*content).substr(kSum)) == content->substr(0, kSum);
+  if (whole && desired.ParseFromString(content->substr(kSum))) return desired;
+  log::error("the stored desired state is damaged; it is moved aside", {{"file", path_}});
+  std::rename(path_.c_str(), (path_ + ".corrupt").c_str());
+  return {};
+}
+
+void DesiredStore::save(const device::v1::DesiredState& desired) {
+  const std::string text = desired.SerializeAsString();
+  write_file_atomic(path_, crypto::sha256(text) + text);
+}
+
+}  // namespace flock::agent

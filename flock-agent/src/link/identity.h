@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "async/task.h"
+#include "base/time.h"
+#include "crypto/keys.h"
+#include "flock/device/v1/device.pb.h"
+#include "net/http_client.h"
+
+namespace flock::agent {
+
+struct IdentityOptions {
+  std::string server, provisioning_key_file, data_dir, name, agent_version;
+  device::v1::Hardware hardware;
+};
+
+// Who this device is. The key is made here and never leaves; everything else comes from
+// registration and can be had again with the key, so a damaged file costs a call, not the identity.
+class Identity {
+ public:
+  Identity(net::HttpClient& http, IdentityOptions options);
+
+  // Reads the key and what was stored, making the key when there is none (0600, on disk before it
+  // is shown to anybody).
+  void load();
+  bool registered() const noexcept { return !device_id_.empty(); }
+  // Registers or renews until there is a token that is good for a while; returns it. Throws
+  // kUnavailable, kForbidden, ...
+  Task<std::string> token();
+  // When the token should be renewed: at two thirds of its life.
+  SteadyPoint renew_at() const noexcept { return renew_at_; }
+  // The next token() asks the server.
+  void forget_token() noexcept { token_.clear(); }
+
+  const std::string& device_id() const noexcept { return device_id_; }
+  const std::string& broker_url() const noexcept { return broker_url_; }
+  const std::string& broker_ca() const noexcept { return broker_ca_; }
+
+ private:
+  std::string assertion(const std::string& subject) const;
+  Task<void> ask(std::string path, std::string body);
+  void take(const std::string& answer);
+  std::string registration_body() const;
+
+  net::HttpClient& http_;
+  IdentityOptions options_;
+  std::shared_ptr<const crypto::Key> key_;
+  std::string wireguard_public_;
+  std::string device_id_, broker_url_, broker_ca_, token_;
+  SteadyPoint good_until_{}, renew_at_ = SteadyPoint::max();
+  Duration clock_offset_{0};  // what to add to this device's clock to get the server's
+};
+
+}  // namespace flock::agent

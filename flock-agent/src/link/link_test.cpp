@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+#include <filesystem>
+
+#include "async/scope.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/id.h"
+#include "base/json.h"
+#include "link/desired_store.h"
+#include "link/identity.h"
+#include "net/http_server.h"
+#include "testing/process.h"
+#include "testing/run_task.h"
+
+namespace flock::agent {
+namespace {
+
+using flock::testing::code_of_task;
+using flock::testing::run_task;
+using flock::testing::TempDir;
+
+TEST(DesiredStore, ComesBackAndSurvivesDamage) {
+  const TempDir dir;
+  DesiredStore store(dir.file("desired"));
+  EXPECT_EQ(store.load().version(), 0);
+  device::v1::DesiredState desired;
+  desired.set_version(7);
+  desired.add_services()->set_name("web");
+  store.save(desired);
+  EXPECT_EQ(DesiredStore(dir.file("desired")).load().services(0).name(), "web");
+  std::string content = *read_file(dir.file("desired"));
+  content.back() ^= 1;
+  dir.write("desired", content);
+  EXPECT_EQ(store.load().version(), 0);
+  EXPECT_TRUE(std::filesystem::exists(dir.file("desired.corrupt")));
+  dir.write("desired", "x");
+  EXPECT_EQ(store.load().version(), 0);
+}
+
+// Answers registration and renewal as flock-api does, or refuses.
+struct Imposter {
+  explicit Imposter(Executor executor)
+      : server(
+            executor, [this](net::Request request) { return answer(std::move(request)); },
+            [](const net::Request&, std::exception_ptr) { return net::Response{500, {}, ""}; }) {
+    auto listener = net::Listener::tcp(executor, "127.0.0.1", 0);
+    url = "http://127.0.0.1:" + std::to_string(listener->port());
+    server.listen(std::move(listener));
+  }
+  Task<net::Reply> answer(net::Request request) {
+    paths.push_back(request.path());
+    net::Reply reply;
+    reply.response.status = status;
+    if (status == 200) {
+      const TimePoint now =
+          system_clock().now() + Duration(3'600'000);  // the device's clock is an hour behind
+      reply.response.body = boost::json::serialize(boost::json::object{
+          {"device_id", id},
+          {"token", "token-" + std::to_string(paths.size())},
+          {"server_time", to_rfc3339(now)},
+          {"token_expires_at", to_rfc3339(now + life)},
+          {"mqtt", {{"urls", boost::json::array{"mqtt://127.0.0.1:1"}}, {"ca_certificates", ""}}}});
+    } else {
+      reply.response.body = R"({"detail":"provisioning_key_expired: x","hint":"make another"})";
+    }
+    co_return reply;
+  }
+  net::HttpServer server;
+  std::string url, id = new_uuid();
+  std::vector<std::string> paths;
+  int status = 200;
+  Duration life{600'000};
+};
+
+TEST(Identity, RegistersOnceRenewsAndTellsRefusals) {
+  run_task([]() -> Task<void> {
+    const Executor executor = co_await asio::this_coro::executor;
+    const TempDir dir;
+    Imposter imposter(executor);
+    net::HttpClient http(executor, {});
+    IdentityOptions options;
+    options.server = imposter.url;
+    options.data_dir = dir.file("data");
+    options.provisioning_key_file = dir.write("key", "flp_x\n");
+    const auto ask = [](Identity& identity) -> Task<void> { co_await identity.token(); };
+    {
+      Identity identity(http, options);
+      identity.load();
+      imposter.status = 403;
+      EXPECT_EQ(co_await code_of_task(ask(identity)), Code::kForbidden);
+      imposter.status = 200;
+      EXPECT_EQ(co_await identity.token(), "token-2");
+      EXPECT_EQ(co_await identity.token(), "token-2");  // still good
+      EXPECT_GT(identity.renew_at(), std::chrono::steady_clock::now() + Duration(300'000));
+      identity.forget_token();
+      co_await identity.token();
+      EXPECT_EQ(imposter.paths.back(), "/v1/devices/token");
+    }
+    const std::string key = *read_file(dir.file("data/device.key"));
+    dir.write("data/identity.json", "{broken");
+    Identity again(http, options);
+    again.load();
+    EXPECT_FALSE(again.registered());
+    co_await again.token();
+    EXPECT_EQ(imposter.paths.back(), "/v1/devices/register");
+    EXPECT_EQ(*read_file(dir.file("data/device.key")), key);
+    imposter.status = 500;
+    again.forget_token();
+    EXPECT_EQ(co_await code_of_task(ask(again)), Code::kUnavailable);
+    co_await imposter.server.stop();
+  });
+}
+
+}  // namespace
+}  // namespace flock::agent

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <boost/asio/signal_set.hpp>
+#include <csignal>
+#include <cstdio>
+
+#include "app/agent.h"
+#include "async/loop.h"
+#include "base/config.h"
+#include "base/error.h"
+#include "base/log.h"
+
+namespace {
+
+using namespace flock;
+
+int run(std::vector<std::string> arguments) {
+  agent::AgentOptions options;
+  std::string level = "info";
+  config::Schema schema("FLOCKD_");
+  schema.add("server", options.server, "URL of flock-api");
+  schema.add("provisioning_key_file", options.provisioning_key_file,
+             "file with the provisioning key, for the first start");
+  schema.add("data_dir", options.data_dir, "keys and the last desired state");
+  schema.add("name", options.name, "this device's name; default: the host's");
+  schema.add("ca_file", options.ca_file, "PEM roots for the server; default: the system's");
+  schema.add("podman.socket", options.podman_socket, "Podman's REST socket");
+  schema.add("registry.insecure_hosts", options.insecure_hosts, "registries that speak plain HTTP");
+  schema.add("state_interval", options.state_interval, "slow report when nothing changes");
+  schema.add("reconcile_interval", options.reconcile_interval,
+             "how often to compare what is with what should be");
+  schema.add("log.level", level, "debug, info, warn, error, off");
+
+  config::Sources sources;
+  sources.environment = config::environment_with_prefix("FLOCKD_");
+  bool print = false;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == "--version") {
+      std::puts("flockd 0.1.0");
+      return 0;
+    }
+    if (arguments[i] == "--help" || arguments[i] == "-h") {
+      std::printf(
+          "flockd: Flock's agent on a device\n\nusage: flockd --config FILE [--KEY=VALUE ...] | "
+          "--print-config | --version\n\n%s",
+          schema.help().c_str());
+      return 0;
+    }
+    if (arguments[i] == "--print-config")
+      print = true;
+    else if (arguments[i] == "--config" && i + 1 < arguments.size())
+      sources.file = arguments[++i];
+    else if (arguments[i].starts_with("--config="))
+      sources.file = arguments[i].substr(9);
+    else
+      sources.arguments.push_back(arguments[i]);
+  }
+  schema.load(sources);
+  if (print) {
+    std::fputs(schema.print().c_str(), stdout);
+    return 0;
+  }
+  if (options.server.empty())
+    throw Error(Code::kInvalidArgument, "no server is configured")
+        .hint("server: https://flock.example in the file of --config");
+  while (options.server.ends_with('/')) options.server.pop_back();
+  log::set_level(log::parse_level(level));
+  log::set_format(log::default_format());
+
+  Loop loop;
+  agent::Agent agent(loop.executor(), options);
+  const auto live = [&]() -> Task<void> {
+    asio::signal_set signals(loop.executor(), SIGTERM, SIGINT);
+    signals.async_wait([&](const boost::system::error_code& error, int) {
+      if (!error) agent.stop();
+    });
+    co_await agent.run();
+  };
+  loop.run(live());
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  try {
+    return run({argv + 1, argv + argc});
+  } catch (const Error& error) {
+    std::fprintf(stderr, "Error: %s\n", error.describe().c_str());
+    if (!error.hint().empty()) std::fprintf(stderr, "Try:   %s\n", error.hint().c_str());
+    return error.code() == Code::kInvalidArgument ? 2 : 1;
+  }
+}
