@@ -58,6 +58,13 @@ start_postgres() {
     $(as postgres "$pgbin/initdb") -D "$dir/data" -U postgres --auth-local=trust --auth-host=scram-sha-256 \
       -E UTF8 --locale=C.UTF-8 --no-sync >>"$home/log/postgres.log" 2>&1 || die "initdb failed" "look into $home/log/postgres.log"
   fi
+  # After a kill -9 the lock names a process that may linger as a zombie until it is reaped; its children need a moment to go.
+  if [ -s "$dir/data/postmaster.pid" ]; then
+    local old
+    old=$(head -1 "$dir/data/postmaster.pid")
+    for _ in $(seq 100); do [ -n "$(pgrep -P "$old" 2>/dev/null)" ] || break; sleep 0.05; done
+    case "$(awk '{print $3}' "/proc/$old/stat" 2>/dev/null)" in ""|Z) rm -f "$dir/data/postmaster.pid" "$dir"/.s.PGSQL.* ;; esac
+  fi
   # The folder is 0700, so "trust" on the socket means: the owner and root.
   start postgres $(as postgres "$pgbin/postgres") -D "$dir/data" -p "$(port postgres)" -k "$dir" \
     -c listen_addresses=127.0.0.1 -c shared_buffers=64MB -c max_connections=60

@@ -11,8 +11,9 @@ step() { printf '%6.1fs  %s\n' "$(echo "$(date +%s.%N) $began" | awk '{print $1 
 
 "$root/scripts/setup.sh"
 step "packages are installed"
+mkdir -p "$root/build"
 "$root/scripts/build.sh" dev flock-api flockd flock flock_auth hello-v1 hello-v2 >"$root/build/up.log" 2>&1 ||
-  { mkdir -p "$root/build"; tail -30 "$root/build/up.log" >&2; die "the build failed" "./dev build"; }
+  { tail -30 "$root/build/up.log" >&2; die "the build failed" "./dev build"; }
 step "built flock-api, flockd and flock"
 
 mkdir -p "$home/log" "$home/run" "$home/secrets"
@@ -81,9 +82,9 @@ for version in v1 v2; do
   "$flock" deploy demo --release "$version" --soak 1s --color never | sed 's/^/          /'
   wait_for 10 "the app" answers "$version"
   step "from the running container: $(answer)"
+  version_shown=$version
 done
-wait_for 30 "the app" answers v2
-step "from the running container: $(answer)"
+[ -n "${version_shown:-}" ] || { wait_for 30 "the app" answers v2; step "the app answers: $(answer)"; }
 
 cat <<T
 
