@@ -58,9 +58,7 @@ Task<void> BlockingPool::run_void(std::function<void()> job) {
   });
   // `job` and `failure` live in this frame, so even a cancelled caller stays until the thread is
   // done with them.
-  co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
-  co_await done->wait();
-  co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
+  co_await done->wait_regardless();
   if (failure) std::rethrow_exception(failure);
 }
 

@@ -25,6 +25,8 @@ std::string filter_of(const std::string& filter) {
   return slash == std::string::npos ? filter : filter.substr(slash + 1);
 }
 
+constexpr std::uint8_t kNoSubscriber = 0x10;
+
 Code code_of(std::uint8_t reason) {
   switch (reason) {
     case 0x86:
@@ -75,10 +77,11 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     Subscription subscription;
     std::string filter;  // without $share
     std::function<void(Delivery)> handler;
-    bool fresh = true;  // the broker has not confirmed it yet
+    bool confirmed = false;  // the broker has acknowledged it once
   };
 
   struct Waiter {
+    std::string filter;  // of a SUBSCRIBE
     std::shared_ptr<Event> done;
     std::vector<std::uint8_t> reasons;
   };
@@ -166,9 +169,9 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     output.clear();
     in_flight = 0;
     if (!answer.session_present) unclaimed.clear();  // their acknowledgements mean nothing any more
-    for (auto& subscribed : subscriptions) {
-      if (!answer.session_present || subscribed.fresh) send_subscribe(subscribed);
-    }
+    // With a resumed session too: Mosquitto 2.0 keeps a session over a restart but not its shared
+    // subscriptions. Repeating one that is still there sends nothing retained again.
+    for (auto& subscribed : subscriptions) send_subscribe(subscribed);
     // What was sent and not acknowledged goes out again, in its old order (4.4).
     for (const PendingPtr& pending : queue) {
       if (!pending->sent || in_flight >= server_receive_maximum) {
@@ -197,7 +200,13 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
   Task<void> serve() {
     TaskScope writers(executor);
     std::exception_ptr failure;
-    const auto fail = [this](const std::string&, std::exception_ptr) { stream->close(); };
+    // A failed write closes the stream, which the reader below sees as its own cancellation: what
+    // counts is why the write failed.
+    std::exception_ptr write_failure;
+    const auto fail = [this, &write_failure](const std::string&, std::exception_ptr error) {
+      write_failure = error;
+      stream->close();
+    };
     writers.on_failure(fail);
     writers.spawn("mqtt writer", write_loop());
     try {
@@ -210,11 +219,11 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
       failure = std::current_exception();
     }
     stream->close();
-    writers.cancel();
-    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
-    co_await writers.join();
-    co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
-    std::rethrow_exception(failure);
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_await writers.finish();
+    co_await check_cancelled();
+    co_await asio::this_coro::throw_if_cancelled(true);
+    std::rethrow_exception(write_failure ? write_failure : failure);
   }
 
   // Sends what the handlers put into `output`, everything in one write; a ping when there was
@@ -272,7 +281,21 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     pump();
   }
 
-  void handle(SubAck& packet) { answer_waiter(packet.packet_id, std::move(packet.reasons)); }
+  void handle(SubAck& packet) {
+    const auto found = waiters.find(packet.packet_id);
+    if (found == waiters.end() || packet.reasons.empty()) return;
+    const std::uint8_t reason = packet.reasons.front();
+    for (auto& subscribed : subscriptions) {
+      if (subscribed.subscription.filter != found->second->filter) continue;
+      // Of a repeated subscription nobody waits for the answer.
+      if (reason >= 0x80 && subscribed.confirmed) {
+        log::warn("the broker refused a subscription that it had accepted",
+                  {{"filter", found->second->filter}, {"reason", reason_name(reason)}});
+      }
+      subscribed.confirmed = subscribed.confirmed || reason < 0x80;
+    }
+    answer_waiter(packet.packet_id, std::move(packet.reasons));
+  }
   void handle(UnsubAck& packet) { answer_waiter(packet.packet_id, std::move(packet.reasons)); }
 
   void answer_waiter(std::uint16_t packet_id, std::vector<std::uint8_t> reasons) {
@@ -399,6 +422,26 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
           .with("topic", message.topic);
     }
     if (stopping) throw Error(Code::kUnavailable, "the MQTT client was stopped");
+    const SteadyPoint end = std::chrono::steady_clock::now() + options.publish_time;
+    for (;;) {
+      const std::uint8_t reason = co_await publish_once(message, bytes, end);
+      if (reason < 0x80 && (reason != kNoSubscriber || options.unheard_retry.count() == 0))
+        co_return;
+      if (reason != kNoSubscriber) {
+        throw Error(code_of(reason),
+                    "the broker refused the message: " + std::string(reason_name(reason)))
+            .with("topic", message.topic);
+      }
+      if (std::chrono::steady_clock::now() + options.unheard_retry > end) {
+        throw Error(Code::kUnavailable, "nobody subscribes to the message's topic")
+            .with("topic", message.topic);
+      }
+      co_await sleep_for(options.unheard_retry);
+    }
+  }
+
+  // Answers the broker's reason.
+  Task<std::uint8_t> publish_once(Message message, std::size_t bytes, SteadyPoint end) {
     const auto pending = std::make_shared<Pending>();
     pending->bytes = bytes;
     if (message.expiry) pending->expires = std::chrono::steady_clock::now() + *message.expiry;
@@ -408,7 +451,8 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     queue_bytes += bytes;
     if (connected) pump();
 
-    const bool answered = co_await pending->done->wait_for(options.publish_time);
+    const auto left = std::chrono::duration_cast<Duration>(end - std::chrono::steady_clock::now());
+    const bool answered = co_await pending->done->wait_for(std::max(left, Duration(1)));
     if (!answered) {
       // One that was sent stays, for its packet identifier is taken until the broker answers.
       const auto at = std::find(queue.begin(), queue.end(), pending);
@@ -419,28 +463,24 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
       throw Error(Code::kTimeout, "the broker did not acknowledge the message in time")
           .with("topic", pending->message.topic);
     }
-    const std::uint8_t reason = pending->reason.value_or(0x88);
-    if (reason >= 0x80) {
-      throw Error(code_of(reason),
-                  "the broker refused the message: " + std::string(reason_name(reason)))
-          .with("topic", pending->message.topic);
-    }
+    co_return pending->reason.value_or(0x88);
   }
 
   std::shared_ptr<Waiter> send_subscribe(Subscribed& subscribed) {
     const auto waiter = std::make_shared<Waiter>();
+    waiter->filter = subscribed.subscription.filter;
     waiter->done = std::make_shared<Event>(executor);
     const std::uint16_t id = next_packet_id();
     waiters[id] = waiter;
-    encode_subscribe(output, id, subscribed.subscription);
-    subscribed.fresh = false;
+    encode_subscribe(output, id, subscribed.subscription,
+                     subscribed.confirmed ? Retained::kWhenNew : Retained::kAlways);
     wake_writer();
     return waiter;
   }
 
   Task<void> subscribe(Subscription subscription, std::function<void(Delivery)> handler) {
     const std::string name = subscription.filter;
-    Subscribed entry{subscription, filter_of(name), std::move(handler), true};
+    Subscribed entry{subscription, filter_of(name), std::move(handler)};
     subscriptions.push_back(std::move(entry));
     claim();
     if (!connected) co_return;  // sent with the next connection
@@ -448,12 +488,7 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     if (!co_await waiter->done->wait_for(options.publish_time)) {
       throw Error(Code::kTimeout, "the broker did not answer a subscription").with("filter", name);
     }
-    if (waiter->reasons.empty()) {  // the connection was lost: repeated with the next one
-      for (auto& subscribed : subscriptions) {
-        if (subscribed.subscription.filter == name) subscribed.fresh = true;
-      }
-      co_return;
-    }
+    if (waiter->reasons.empty()) co_return;  // the connection was lost: repeated with the next one
     if (waiter->reasons.front() >= 0x80) {
       drop_subscription(name);
       throw Error(

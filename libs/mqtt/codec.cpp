@@ -426,14 +426,15 @@ void encode(std::string& out, const PubAck& packet) {
   put8(out, packet.reason);
 }
 
-void encode_subscribe(std::string& out, std::uint16_t packet_id, const Subscription& subscription) {
+void encode_subscribe(std::string& out, std::uint16_t packet_id, const Subscription& subscription,
+                      Retained retained) {
   std::string body;
   put16(body, packet_id);
   put_length(body, 0);
   put_text(body, subscription.filter);
   put8(body, static_cast<unsigned>(subscription.max_qos) |
                  (subscription.retain_as_published ? 8u : 0u) |
-                 (subscription.skip_retained ? 32u : 0u));
+                 (subscription.skip_retained ? 2u << 4 : static_cast<unsigned>(retained) << 4));
   put_packet(out, 0x82, body);
 }
 

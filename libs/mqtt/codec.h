@@ -65,7 +65,10 @@ using Incoming = std::variant<ConnAck, Publish, PubAck, SubAck, UnsubAck, PingRe
 void encode(std::string& out, const Connect& packet);
 void encode(std::string& out, const Publish& packet);
 void encode(std::string& out, const PubAck& packet);
-void encode_subscribe(std::string& out, std::uint16_t packet_id, const Subscription& subscription);
+// Retain handling (MQTT 5, 3.8.3.1) of a subscription that wants retained messages.
+enum class Retained : std::uint8_t { kAlways = 0, kWhenNew = 1 };
+void encode_subscribe(std::string& out, std::uint16_t packet_id, const Subscription& subscription,
+                      Retained retained = Retained::kAlways);
 void encode_unsubscribe(std::string& out, std::uint16_t packet_id, std::string_view filter);
 void encode_ping(std::string& out);
 void encode_disconnect(std::string& out, std::uint8_t reason);

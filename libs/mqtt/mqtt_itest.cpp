@@ -271,6 +271,54 @@ TEST_F(MqttBroker, SendsTheWillOnlyWhenItGoesWithoutGoodbye) {
       Duration(20'000));
 }
 
+// Mosquitto 2.0 restores sessions from its file, but not their shared subscriptions.
+TEST_F(MqttBroker, HearsAgainAfterABrokerRestartWhatNobodyHeardMeanwhile) {
+  Mosquitto broker;
+  broker.start();
+  run_task(
+      [&]() -> Task<void> {
+        const Executor executor = co_await asio::this_coro::executor;
+        ClientOptions options = options_for(broker.url());
+        Client receiver(executor, options);
+        options = options_for(broker.url());
+        options.unheard_retry = Duration(50);
+        Client sender(executor, options);
+        TaskScope scope(executor);
+        scope.spawn("receiver", receiver.run());
+        scope.spawn("sender", sender.run());
+        Inbox shared(executor), plain(executor), kept(executor);
+        co_await receiver.wait_connected();
+        co_await receiver.subscribe(make_subscription("$share/g/restart/+"), shared.handler());
+        co_await receiver.subscribe(make_subscription("plain/+"), plain.handler());
+        co_await receiver.subscribe(make_subscription("kept/+"), kept.handler());
+        co_await sender.wait_connected();
+        co_await sender.publish(make_message("restart/1", "before"));
+        co_await sender.publish(make_message("kept/1", "kept", true));
+        co_await shared.until(1);
+        co_await kept.until(1);
+        // On the same connection after the acknowledgements: they have arrived when this one did.
+        co_await receiver.publish(make_message("elsewhere", "x"));
+        broker.stop();  // writes its file
+        broker.start();
+        co_await sender.publish(make_message("restart/1", "after"));
+        co_await sender.publish(make_message("plain/1", "after"));
+        co_await shared.until(2);
+        co_await plain.until(1);
+        EXPECT_EQ(shared.payloads, (std::vector<std::string>{"before", "after"}));
+        EXPECT_EQ(kept.payloads, std::vector<std::string>{"kept"});  // not sent again
+
+        options.publish_time = Duration(300);
+        Client unheard(executor, options);
+        scope.spawn("unheard", unheard.run());
+        co_await unheard.wait_connected();
+        EXPECT_EQ(co_await code_of_task(unheard.publish(make_message("nobody/1", "x"))),
+                  Code::kUnavailable);
+        scope.cancel();
+        co_await scope.join();
+      },
+      Duration(30'000));
+}
+
 TEST_F(MqttBroker, TellsARefusalFromAnAbsence) {
   Mosquitto broker({"", "", "allow_anonymous false\n"});
   broker.start();

@@ -25,8 +25,9 @@ namespace {
 constexpr const char* kVersion = "0.1.0";
 constexpr Duration kWillDelay{30'000};
 constexpr Duration kSessionLife{7LL * 24 * 3600 * 1000};
-constexpr Duration kRefusedPause{
-    30'000};  // between attempts of a device that the server does not want
+// Between attempts of a device that the server does not want.
+constexpr Duration kRefusedPause{30'000};
+constexpr Duration kReportPause{5000};  // after a report that did not arrive
 
 net::ClientOptions http_options(const AgentOptions& options) {
   net::ClientOptions out;
@@ -161,6 +162,7 @@ struct Agent::Impl {
     out.packet_bytes = 1 << 20;
     out.queue_bytes = 1 << 20;
     out.receive_maximum = 16;
+    out.unheard_retry = Duration(1000);  // e.g. the broker is back before the ingester
     out.will = event_message(device::v1::DeviceEvent::LOST);
     out.will_delay = kWillDelay;
     out.credentials = [this]() -> Task<mqtt::Credentials> {
@@ -254,6 +256,7 @@ struct Agent::Impl {
       const bool changed = co_await report_changed.wait_for(options.state_interval);
       report_changed.reset();
       if (!bus->connected()) continue;
+      Duration pause(changed ? 50 : 0);
       try {
         if (std::exchange(announce, false)) co_await publish_event(device::v1::DeviceEvent::ONLINE);
         ReportedState state = report;
@@ -268,10 +271,12 @@ struct Agent::Impl {
         co_await bus->publish(std::move(message));
       } catch (const Error& error) {
         if (error.code() == Code::kCancelled) throw;
-        log::warn("cannot report", error);
+        log::warn("cannot report; trying again", error);
         announce = true;
+        report_changed.set();
+        pause = kReportPause;
       }
-      if (changed) co_await sleep_for(Duration(50));
+      co_await sleep_for(pause);
     }
   }
 
