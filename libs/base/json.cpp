@@ -82,6 +82,15 @@ bj::value parse(std::string_view text, Limits limits) {
 
 std::string serialize(const bj::value& value) { return bj::serialize(value); }
 
+bool is_utf8(std::string_view text) noexcept {
+  while (!text.empty()) {
+    const std::size_t length = utf8_length(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
 void append_quoted(std::string& out, std::string_view text) {
   static constexpr char kHex[] = "0123456789abcdef";
   out += '"';
