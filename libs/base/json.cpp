@@ -103,7 +103,7 @@ void append_quoted(std::string& out, std::string_view text) {
     } else if (c == '\n') {
       out += "\\n";
       ++i;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
       out += "\\u00";
       out += kHex[(c >> 4) & 15];
       out += kHex[c & 15];
