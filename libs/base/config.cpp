@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/yaml.h"
 
 namespace flock::config {
 namespace {
@@ -80,12 +81,12 @@ Found read_yaml(const std::string& path) {
   if (!text) throw Error(Code::kNotFound, "cannot read the configuration file").with("file", path);
   Found found;
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(*text);
-    if (documents.size() > 1)
+    const YAML::Node root = YAML::Load(*text);
+    if (holds_more_documents(*text))
       throw Error(Code::kInvalidArgument,
                   "the configuration file holds more than one YAML document")
           .with("file", path);
-    if (!documents.empty() && !documents.front().IsNull()) flatten(documents.front(), "", found);
+    if (!root.IsNull()) flatten(root, "", found);
   } catch (const YAML::Exception& error) {
     throw Error(Code::kInvalidArgument, "the configuration file is not valid YAML")
         .with("file", path)

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/json.h"
+#include "base/yaml.h"
 #include "workload/compose_reader.h"
 
 namespace flock::workload {
@@ -536,11 +537,10 @@ ComposeResult parse_compose(std::string_view yaml) {
   check_nesting(yaml);
   YAML::Node root;
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(yaml));
-    if (documents.size() > 1)
+    root = YAML::Load(std::string(yaml));
+    if (holds_more_documents(yaml))
       throw Error(Code::kInvalidArgument, "the compose file cannot become a release")
           .problems({{"", "too_many", "holds more than one YAML document; send one"}});
-    if (!documents.empty()) root = documents.front();
     std::size_t budget = 20'000;
     if (!within(root, budget, 0))
       throw Error(Code::kTooLarge,

@@ -8,6 +8,8 @@
 namespace flock::workload {
 namespace {
 
+using namespace std::string_literals;
+
 Service only(const std::string& body) {
   const ComposeResult result =
       parse_compose("services:\n  web:\n    image: r.example/a/b:1\n" + body);
@@ -353,6 +355,8 @@ TEST(Compose, StaysCheapForHostileYaml) {
   std::string questions;
   for (int i = 0; i < 50'000; ++i) questions += "?\t";
   refused(questions);
+  // The fuzzer's: yaml-cpp's LoadAll() never returns from it.
+  refused("# o,.\n,erviervicin.\nservices:\n  hel:___________:\n\0   igrac_period: =3s\n"s);
   std::string many = "services:\n";
   for (int i = 0; i < 101; ++i) many += "  s" + std::to_string(i) + ": {image: x}\n";
   refused(many);
