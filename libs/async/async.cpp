@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -20,6 +20,12 @@ namespace flock {
 namespace {
 
 Error cancelled() { return Error(Code::kCancelled, "cancelled"); }
+
+// Now + `duration`; what a clock cannot hold (Duration::max() above all) means "never".
+SteadyPoint point_after(Duration duration) {
+  constexpr auto kLong = std::chrono::hours(24 * 365 * 100);
+  return duration >= kLong ? SteadyPoint::max() : std::chrono::steady_clock::now() + duration;
+}
 
 }  // namespace
 
@@ -56,7 +62,7 @@ void Loop::run(Task<void> task) {
 
 Task<void> sleep_for(Duration duration) {
   asio::steady_timer timer(co_await asio::this_coro::executor);
-  timer.expires_after(duration);
+  timer.expires_at(point_after(duration));
   try {
     co_await timer.async_wait(asio::use_awaitable);
   } catch (const boost::system::system_error&) {
@@ -66,7 +72,9 @@ Task<void> sleep_for(Duration duration) {
 
 Task<void> yield_now() {
   co_await asio::post(co_await asio::this_coro::executor, asio::use_awaitable);
-  co_await check_cancelled();
+  // Not by check_cancelled(): awaiting it would throw Asio's own operation_aborted.
+  const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
+  if (state.cancelled() != asio::cancellation_type::none) throw cancelled();
 }
 
 Task<void> check_cancelled() {
@@ -165,7 +173,7 @@ class DeadlineTimer {
 
 std::shared_ptr<DeadlineTimer> start_deadline(Executor executor, Duration limit) {
   auto state = std::make_shared<DeadlineTimer>(executor);
-  state->timer.expires_after(limit);
+  state->timer.expires_at(point_after(limit));
   state->timer.async_wait([state](const boost::system::error_code& error) {
     if (error || state->finished || state->parent_cancelled) return;
     state->timed_out = true;
@@ -177,7 +185,10 @@ std::shared_ptr<DeadlineTimer> start_deadline(Executor executor, Duration limit)
 asio::cancellation_slot child_slot(DeadlineTimer& timer) { return timer.signal.slot(); }
 
 void follow_parent(const std::shared_ptr<DeadlineTimer>& timer, asio::cancellation_state parent) {
-  if (parent.cancelled() != asio::cancellation_type::none) throw cancelled();
+  if (parent.cancelled() != asio::cancellation_type::none) {
+    timer->timer.cancel();
+    throw cancelled();
+  }
   asio::cancellation_slot slot = parent.slot();
   if (!slot.is_connected()) return;
   slot.assign([timer](asio::cancellation_type type) {
@@ -192,6 +203,15 @@ bool finish_deadline(DeadlineTimer& timer, asio::cancellation_state parent) {
   timer.timer.cancel();
   if (parent.slot().is_connected()) parent.slot().clear();
   return timer.timed_out;
+}
+
+void rethrow(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const boost::system::system_error& error) {
+    if (error.code() == asio::error::operation_aborted) throw cancelled();
+    throw;
+  }
 }
 
 void throw_timeout(const std::string& what, Duration limit) {
@@ -248,11 +268,7 @@ Task<bool> Event::wait_for(Duration limit) {
   const std::shared_ptr<Impl> impl = impl_;
   if (impl->set) co_return true;
   const auto waiter = impl->waiters.emplace(impl->waiters.end(), impl->executor);
-  if (limit == Duration::max()) {
-    waiter->expires_at(SteadyPoint::max());
-  } else {
-    waiter->expires_after(limit);
-  }
+  waiter->expires_at(point_after(limit));
   bool expired = false;
   try {
     co_await waiter->async_wait(asio::use_awaitable);

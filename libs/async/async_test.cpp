@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <condition_variable>
+#include <mutex>
+#include <set>
 #include <thread>
 
 #include "async/backoff.h"
@@ -104,6 +107,102 @@ TEST(TaskScope, FinishesItsTasksEvenWhenItsOwnerIsCancelled) {
   });
 }
 
+// A long loop that never waits for anything else.
+Task<void> spins() {
+  for (;;) co_await yield_now();
+}
+
+TEST(Cancellation, IsAlwaysTheErrorOfTheHouse) {
+  run_task([]() -> Task<void> {
+    const Executor executor = co_await asio::this_coro::executor;
+    const auto code_when_cancelled = [&](std::function<Task<void>()> body) -> Task<Code> {
+      Code seen = Code::kInternal;
+      const auto runs = [&]() -> Task<void> { seen = co_await code_of_task(body()); };
+      TaskScope scope(executor);
+      scope.spawn("task", runs());
+      for (int i = 0; i < 3; ++i) co_await yield_now();
+      scope.cancel();
+      co_await scope.join();
+      co_return seen;
+    };
+    EXPECT_EQ(co_await code_when_cancelled(forever), Code::kCancelled);
+    EXPECT_EQ(co_await code_when_cancelled(spins), Code::kCancelled);
+    const auto sleeps = [] { return sleep_for(Duration(60'000)); };
+    EXPECT_EQ(co_await code_when_cancelled(sleeps), Code::kCancelled);
+    const auto bounded = [] { return with_deadline(spins(), Duration(60'000), "spinning"); };
+    EXPECT_EQ(co_await code_when_cancelled(bounded), Code::kCancelled);
+    EXPECT_EQ(co_await code_of_task(with_deadline(spins(), Duration(5), "spinning")),
+              Code::kTimeout);
+  });
+}
+
+TEST(Deadline, TheInnerOneDoesNotHideTheOuterOne) {
+  run_task([]() -> Task<void> {
+    const auto inner = [] { return with_deadline(forever(), Duration(60'000), "inner"); };
+    try {
+      co_await with_deadline(inner(), Duration(5), "outer");
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kTimeout);
+      EXPECT_NE(error.message().find("outer"), std::string::npos) << error.message();
+    }
+  });
+}
+
+TEST(Deadline, WithoutLimitIsNoLimit) {
+  run_task([]() -> Task<void> {
+    EXPECT_EQ(co_await with_deadline(
+                  []() -> Task<int> {
+                    co_await sleep_for(Duration(5));
+                    co_return 7;
+                  }(),
+                  Duration::max(), "x"),
+              7);
+    EXPECT_EQ(
+        co_await code_of_task(with_deadline(sleep_for(Duration::max()), Duration(5), "sleeping")),
+        Code::kTimeout);
+  });
+}
+
+TEST(TaskScope, JoinWaitsForEveryTaskAndItsCleanup) {
+  run_task([]() -> Task<void> {
+    TaskScope scope(co_await asio::this_coro::executor);
+    int ended = 0;
+    const auto tidies = [&]() -> Task<void> {
+      try {
+        co_await forever();
+      } catch (const Error&) {
+      }
+      ++ended;
+    };
+    for (int i = 0; i < 5; ++i) scope.spawn("tidies", tidies());
+    co_await yield_now();
+    EXPECT_EQ(ended, 0);
+    scope.cancel();
+    co_await scope.join();
+    EXPECT_EQ(ended, 5);
+    EXPECT_EQ(scope.size(), 0u);
+    co_await scope.join();  // nobody left: at once
+  });
+}
+
+TEST(TaskScope, TakesTasksThatEndAtOnceEvenAfterItsCancellation) {
+  run_task([]() -> Task<void> {
+    TaskScope scope(co_await asio::this_coro::executor);
+    int ran = 0;
+    const auto quick = [&]() -> Task<void> {
+      ++ran;
+      co_return;
+    };
+    scope.spawn("quick", quick());
+    scope.cancel();
+    for (int i = 0; i < 3; ++i) scope.spawn("quick", quick());
+    co_await scope.join();
+    EXPECT_EQ(scope.size(), 0u);
+    EXPECT_GE(ran, 1);
+  });
+}
+
 TEST(Event, WakesEveryWaiterEvenWhenItIsResetAtOnce) {
   run_task([]() -> Task<void> {
     const Executor executor = co_await asio::this_coro::executor;
@@ -138,6 +237,86 @@ TEST(BlockingPool, RunsElsewhereAndBringsBackResultsAndErrors) {
   });
 }
 
+// The job holds the thread until `go` is set.
+struct Held {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool go = false;
+  void wait() {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [this] { return go; });
+  }
+  void release() {
+    const std::lock_guard lock(mutex);
+    go = true;
+    changed.notify_all();
+  }
+};
+
+TEST(BlockingPool, RefusesWorkBeyondItsQueue) {
+  run_task([]() -> Task<void> {
+    BlockingPool pool(1, 2);
+    Held held;
+    TaskScope scope(co_await asio::this_coro::executor);
+    for (int i = 0; i < 2; ++i) scope.spawn("job", pool.run_void([&] { held.wait(); }));
+    co_await yield_now();
+    EXPECT_EQ(co_await code_of_task(pool.run_void([] {})), Code::kUnavailable);
+    held.release();
+    co_await scope.join();
+    co_await pool.run_void([] {});  // room again
+  });
+}
+
+// The job cannot be stopped, but whoever asked for it must still hear that he was cancelled.
+TEST(BlockingPool, ACancellationDuringAJobIsNotLost) {
+  run_task([]() -> Task<void> {
+    BlockingPool pool(1, 2);
+    Held held;
+    bool job_ended = false, ended_first = false;
+    const auto works = [&]() -> Task<void> {
+      try {
+        co_await pool.run_void([&] {
+          held.wait();
+          job_ended = true;
+        });
+        co_await forever();
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), Code::kCancelled);
+        ended_first = job_ended;
+      }
+    };
+    TaskScope scope(co_await asio::this_coro::executor);
+    scope.spawn("works", works());
+    co_await yield_now();
+    scope.cancel();
+    co_await yield_now();
+    held.release();
+    co_await scope.join();
+    EXPECT_TRUE(ended_first);
+  });
+}
+
+TEST(BlockingPool, ADeadlineThatPassesDuringAJobStillHolds) {
+  run_task([]() -> Task<void> {
+    BlockingPool pool(1, 2);
+    Held held;
+    const auto works = [&]() -> Task<void> {
+      co_await pool.run_void([&] { held.wait(); });
+      co_await forever();
+    };
+    TaskScope scope(co_await asio::this_coro::executor);
+    const auto releases = [&]() -> Task<void> {
+      co_await sleep_for(Duration(30));
+      held.release();
+    };
+    scope.spawn("releases", releases());
+    const SteadyPoint began = std::chrono::steady_clock::now();
+    EXPECT_EQ(co_await code_of_task(with_deadline(works(), Duration(5), "work")), Code::kTimeout);
+    EXPECT_LT(std::chrono::steady_clock::now() - began, Duration(3000));
+    co_await scope.join();
+  });
+}
+
 TEST(Backoff, StaysWithinItsGrowingBounds) {
   Backoff backoff(Duration(100), Duration(1000));
   for (const int bound : {100, 200, 400, 800, 1000, 1000}) {
@@ -147,6 +326,16 @@ TEST(Backoff, StaysWithinItsGrowingBounds) {
   }
   backoff.reset();
   EXPECT_LT(backoff.next().count(), 100);
+}
+
+// Devices that lost one server must not come back together.
+TEST(Backoff, SpreadsACrowd) {
+  std::set<Duration::rep> delays;
+  for (int i = 0; i < 100; ++i)
+    delays.insert(Backoff(Duration(60'000), Duration(60'000)).next().count());
+  EXPECT_GT(delays.size(), 90u);
+  EXPECT_LT(*delays.begin(), 20'000);
+  EXPECT_GT(*delays.rbegin(), 40'000);
 }
 
 }  // namespace

@@ -45,6 +45,8 @@ Task<void> BlockingPool::run_void(std::function<void()> job) {
     throw Error(Code::kUnavailable, "too much blocking work is waiting");
   }
   const Executor loop = co_await asio::this_coro::executor;
+  // `job` and `failure` live in this frame, so even a cancelled caller stays until the thread is
+  // done with them.
   const auto done = std::make_shared<Event>(loop);
   std::exception_ptr failure;
   asio::post(impl_->pool(), [&, done, loop] {
@@ -56,9 +58,10 @@ Task<void> BlockingPool::run_void(std::function<void()> job) {
     impl_->queued.fetch_sub(1);
     asio::post(loop, [done] { done->set(); });
   });
-  // `job` and `failure` live in this frame, so even a cancelled caller stays until the thread is
-  // done with them.
   co_await done->wait_regardless();
+  const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
+  if (state.cancelled() != asio::cancellation_type::none)
+    throw Error(Code::kCancelled, "cancelled");
   if (failure) std::rethrow_exception(failure);
 }
 

@@ -24,7 +24,8 @@ class BlockingPool {
   static BlockingPool& shared();
 
   // What `job` throws is thrown here. Error{kUnavailable} when the queue is full. A cancelled
-  // caller still waits for the job's end, because the job uses what it captured.
+  // caller still waits for the job's end, because the job uses what it captured; then it gets
+  // kCancelled.
   Task<void> run_void(std::function<void()> job);
 
   template <class T>

@@ -26,6 +26,8 @@ asio::cancellation_slot child_slot(DeadlineTimer& timer);
 void follow_parent(const std::shared_ptr<DeadlineTimer>& timer, asio::cancellation_state parent);
 // Ends the timer; true when the limit had passed.
 bool finish_deadline(DeadlineTimer& timer, asio::cancellation_state parent);
+// What ended the task, with Asio's operation_aborted told as the house does: kCancelled.
+[[noreturn]] void rethrow(const std::exception_ptr& failure);
 [[noreturn]] void throw_timeout(const std::string& what, Duration limit);
 
 }  // namespace detail
@@ -49,7 +51,7 @@ Task<T> with_deadline(Task<T> task, Duration limit, std::string what) {
     }
     const bool timed_out = detail::finish_deadline(*timer, parent);
     if (failure && timed_out) detail::throw_timeout(what, limit);
-    if (failure) std::rethrow_exception(failure);
+    if (failure) detail::rethrow(failure);
   } else {
     std::optional<T> result;
     try {
@@ -61,7 +63,7 @@ Task<T> with_deadline(Task<T> task, Duration limit, std::string what) {
     }
     const bool timed_out = detail::finish_deadline(*timer, parent);
     if (failure && timed_out) detail::throw_timeout(what, limit);
-    if (failure) std::rethrow_exception(failure);
+    if (failure) detail::rethrow(failure);
     co_return std::move(*result);
   }
 }

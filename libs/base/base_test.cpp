@@ -4,6 +4,8 @@
 #include <boost/json.hpp>
 #include <cstdio>
 #include <fstream>
+#include <functional>
+#include <limits>
 #include <sstream>
 
 #include "base/bytes.h"
@@ -42,6 +44,21 @@ TEST(Id, IsUniqueSortedAndStrict) {
        {"", "x", "0190F3A2-7c11-7abc-8def-0123456789ab", "0190f3a27c117abc8def0123456789ab",
         "0190f3a2-7c11-7abc-8def-0123456789a/"}) {
     EXPECT_EQ(code_of([&] { DeviceId::parse(bad); }), Code::kInvalidArgument) << bad;
+  }
+}
+
+TEST(Id, KindsDoNotMix) {
+  static_assert(!std::is_convertible_v<DeviceId, FleetId>);
+  static_assert(!std::is_constructible_v<DeviceId, std::string>);
+  EXPECT_TRUE(DeviceId().empty());
+  const DeviceId id = DeviceId::fresh();
+  EXPECT_EQ(DeviceId::parse(id.text()), id);
+  try {
+    DeviceId::parse(std::string(5000, 'x'));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(error.message().find("device id"), std::string::npos);
+    EXPECT_LT(error.describe().size(), 300u);  // a long wrong id does not fill the log
   }
 }
 
@@ -96,6 +113,16 @@ TEST(Json, NamesThePlaceAndKeepsTheLimits) {
   EXPECT_EQ(code_of([] { json::parse(std::string(100, '['), {.bytes = 1000, .depth = 8}); }),
             Code::kTooLarge);
   EXPECT_EQ(code_of([] { json::parse("[1,2,3]", {.bytes = 3, .depth = 8}); }), Code::kTooLarge);
+  // Exactly at the limits is within them.
+  EXPECT_NO_THROW(json::parse("[1]", {.bytes = 3, .depth = 8}));
+  EXPECT_NO_THROW(json::parse("[[[[1]]]]", {.bytes = 100, .depth = 4}));
+  EXPECT_EQ(code_of([] { json::parse("[[[[[1]]]]]", {.bytes = 100, .depth = 4}); }),
+            Code::kTooLarge);
+  EXPECT_EQ(code_of([] { json::parse(R"({"a":{"a":{"a":1}}})", {.bytes = 100, .depth = 2}); }),
+            Code::kTooLarge);
+  EXPECT_TRUE(json::is_utf8("a\xc3\xa4\xf0\x9f\x98\x80"));
+  for (const char* bad : {"\xff", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "a\xc3"})
+    EXPECT_FALSE(json::is_utf8(bad));
   for (const char* bad : {"", "{", "{}x", "\"\\ud800\"", "\"\xff\"", "01", "nul"})
     EXPECT_EQ(code_of([&] { json::parse(bad); }), Code::kInvalidArgument) << bad;
   std::string quoted;
@@ -168,6 +195,140 @@ TEST(Config, RefusesUnknownKeysAndBadValuesAllAtOnce) {
     EXPECT_EQ(error.problems().size(), 6u) << error.describe();
     EXPECT_NE(error.describe().find("did you mean db.url"), std::string::npos);
   }
+}
+
+// What each source says about the same key, the later one wins; each alone is enough.
+TEST(Config, EverySourceBeatsTheOneBefore) {
+  const TempDir dir;
+  const auto url = [&](bool file, bool environment, bool flag) {
+    Sample sample;
+    config::Sources sources;
+    if (file) sources.file = dir.write("c.yaml", "db: {url: from-file}\n");
+    if (environment) sources.environment = {{"TEST_DB_URL", "from-environment"}};
+    if (flag) sources.arguments = {"--db.url", "from-flag"};
+    sample.schema.load(sources);
+    return sample.url;
+  };
+  EXPECT_EQ(url(false, false, false), "default");
+  EXPECT_EQ(url(true, false, false), "from-file");
+  EXPECT_EQ(url(true, true, false), "from-environment");
+  EXPECT_EQ(url(true, true, true), "from-flag");
+  EXPECT_EQ(url(true, false, true), "from-flag");
+}
+
+TEST(Config, TellsWhatIsWrongWithItsFile) {
+  const TempDir dir;
+  const auto load = [&](const std::string& path) {
+    Sample sample;
+    config::Sources sources;
+    sources.file = path;
+    sample.schema.load(sources);
+    return sample.schema.print();
+  };
+  EXPECT_EQ(code_of([&] { load(dir.file("missing.yaml")); }), Code::kNotFound);
+  EXPECT_EQ(code_of([&] { load(dir.path()); }), Code::kUnavailable);
+  for (const char* bad :
+       {"db: [1", "db: 5", "db: {url: [a]}", "hosts: [[a], b]", "hosts: [{a: b}]", "[1, 2]", "text",
+        "db: {url: a}\ndb: {url: b}", "db: {url: a, url: b}", "db: {pool_size: 0}",
+        "db: {pool_size: 1.5}", "? [a]\n: b", "a: &x {b: *x}", "db: {url: a}\n---\ndb: {url: b}"}) {
+    EXPECT_EQ(code_of([&] { load(dir.write("c.yaml", bad)); }), Code::kInvalidArgument) << bad;
+  }
+  const std::string plain = load("");
+  EXPECT_EQ(load(dir.write("c.yaml", "")), plain);
+  EXPECT_EQ(load(dir.write("c.yaml", "# nothing\ndb:\n  # url: x\n")), plain);
+}
+
+TEST(Config, SuggestsTheNameAsItsSourceSpellsIt) {
+  Sample sample;
+  config::Sources sources;
+  sources.environment = {{"TEST_DB_POOLSIZE", "1"}};
+  sources.arguments = {"--db.pass-word=hush"};
+  try {
+    sample.schema.load(sources);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(error.describe().find("did you mean TEST_DB_POOL_SIZE"), std::string::npos)
+        << error.describe();
+    EXPECT_NE(error.describe().find("did you mean --db.password"), std::string::npos)
+        << error.describe();
+    EXPECT_EQ(error.describe().find("hush"), std::string::npos);
+  }
+}
+
+// print() is a file that load() takes.
+TEST(Config, ReadsWhatItPrints) {
+  const TempDir dir;
+  Sample first, second;
+  first.url = "a: \"b\" #c\n\xc3\xa4";
+  first.hosts = {"x, y", "", "[z]"};
+  config::Sources sources;
+  sources.file = dir.write("c.yaml", first.schema.print());
+  second.schema.load(sources);
+  EXPECT_EQ(second.url, first.url);
+  EXPECT_EQ(second.hosts, first.hosts);
+  EXPECT_EQ(first.schema.help().find("****"), std::string::npos);
+}
+
+// What `write` sends to stderr, line by line.
+std::string logged(const std::function<void()>& write) {
+  ::testing::internal::CaptureStderr();
+  write();
+  std::fflush(stderr);
+  return ::testing::internal::GetCapturedStderr();
+}
+
+TEST(Log, WritesOneJsonObjectALine) {
+  log::set_format(log::Format::kJson);
+  const Error error = Error(Code::kConflict, "taken").with("name", "x");
+  const std::string out = logged([&] {
+    log::debug("not wanted");
+    log::info("hello", {{"text", "a \"b\"\n\xff"},
+                        {"number", -5},
+                        {"share", 0.25},
+                        {"nan", std::numeric_limits<double>::quiet_NaN()},
+                        {"yes", true},
+                        {"key", Secret("hush")}});
+    log::error("failed", error, {{"job", "y"}});
+  });
+  std::istringstream lines(out);
+  std::string line;
+  ASSERT_TRUE(std::getline(lines, line));
+  const boost::json::object first = json::parse(line).as_object();
+  EXPECT_EQ(first.at("level"), "info");
+  EXPECT_EQ(first.at("msg"), "hello");
+  EXPECT_EQ(first.at("text"), "a \"b\"\n\xef\xbf\xbd");
+  EXPECT_EQ(first.at("number"), -5);
+  EXPECT_EQ(first.at("share"), 0.25);
+  EXPECT_TRUE(first.at("nan").is_null());
+  EXPECT_EQ(first.at("yes"), true);
+  EXPECT_EQ(first.at("key"), "****");
+  EXPECT_EQ(to_rfc3339(parse_rfc3339(first.at("ts").as_string())), first.at("ts").as_string());
+  ASSERT_TRUE(std::getline(lines, line));
+  const boost::json::object second = json::parse(line).as_object();
+  EXPECT_EQ(second.at("error.code"), "conflict");
+  EXPECT_EQ(second.at("name"), "x");
+  EXPECT_EQ(second.at("job"), "y");
+  EXPECT_FALSE(std::getline(lines, line));
+}
+
+// What a device sends must not steer the terminal of whoever reads the log.
+TEST(Log, KeepsControlCharactersOutOfPrettyLines) {
+  log::set_format(log::Format::kPretty);
+  const std::string out = logged([] {
+    log::info("hello", {{"plain", "abc"}, {"bad", "\x1b[31mred"}, {"cr", "a\rb"}, {"del", "\x7f"}});
+  });
+  log::set_format(log::Format::kJson);
+  EXPECT_NE(out.find("plain=abc"), std::string::npos) << out;
+  for (const char control : {'\x1b', '\r', '\x7f'})
+    EXPECT_EQ(out.find(control), std::string::npos) << out;
+}
+
+TEST(Log, KnowsItsLevels) {
+  for (const char* name : {"debug", "info", "warn", "error", "off"}) log::parse_level(name);
+  EXPECT_EQ(code_of([] { log::parse_level("loud"); }), Code::kInvalidArgument);
+  log::set_level(log::Level::kOff);
+  EXPECT_EQ(logged([] { log::error("silence"); }), "");
+  log::set_level(log::Level::kInfo);
 }
 
 TEST(Files, AreReplacedWholeOrNotAtAll) {

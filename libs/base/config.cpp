@@ -6,9 +6,12 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/json.h"
+#include "base/yaml.h"
 
 namespace flock::config {
 namespace {
@@ -53,18 +56,44 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+using Found = std::vector<std::pair<std::string, YAML::Node>>;
+
 // Every scalar or list of a YAML document with its dotted key.
-void flatten(const YAML::Node& node, const std::string& path,
-             std::vector<std::pair<std::string, YAML::Node>>& out, int depth = 0) {
-  if (depth > 16) throw Error(Code::kTooLarge, "configuration file is nested too deeply");
+void flatten(const YAML::Node& node, const std::string& path, Found& out, int depth = 0) {
+  if (depth > 16)
+    throw Error(Code::kInvalidArgument, "the configuration file is nested too deeply");
   if (!node.IsMap()) {
     out.emplace_back(path, node);
     return;
   }
+  std::set<std::string> seen;
   for (const auto& item : node) {
     const auto key = item.first.as<std::string>();
+    if (!seen.insert(key).second)
+      throw Error(Code::kInvalidArgument, "the configuration file names a key twice")
+          .with("key", path.empty() ? key : path + "." + key);
     flatten(item.second, path.empty() ? key : path + "." + key, out, depth + 1);
   }
+}
+
+Found read_yaml(const std::string& path) {
+  const auto text = read_file(path);
+  if (!text) throw Error(Code::kNotFound, "cannot read the configuration file").with("file", path);
+  Found found;
+  try {
+    const YAML::Node root = YAML::Load(*text);
+    if (holds_more_documents(*text))
+      throw Error(Code::kInvalidArgument,
+                  "the configuration file holds more than one YAML document")
+          .with("file", path);
+    if (!root.IsNull()) flatten(root, "", found);
+  } catch (const YAML::Exception& error) {
+    throw Error(Code::kInvalidArgument, "the configuration file is not valid YAML")
+        .with("file", path)
+        .with("line", std::to_string(error.mark.line + 1))
+        .with("reason", error.msg);
+  }
+  return found;
 }
 
 }  // namespace
@@ -157,44 +186,40 @@ void Schema::add(std::string key, std::vector<std::string>& target, std::string 
 
 void Schema::load(const Sources& sources) {
   std::vector<Problem> problems;
-  const auto unknown = [&](const std::string& place, std::string_view key) {
+  // `spelled` writes a key as this source does.
+  const auto unknown = [&](const std::string& place, const std::string& name, const auto& spelled) {
     std::string detail = "is not a known key";
-    std::size_t best = key.size() / 2 + 1;
+    std::size_t best = name.size() / 2 + 1;
     for (const Entry& entry : entries_) {
-      const std::size_t distance = edit_distance(key, entry.key);
-      if (distance < best) {
+      const std::string known = spelled(entry.key);
+      if (const std::size_t distance = edit_distance(name, known); distance < best) {
         best = distance;
-        detail = "is not a known key; did you mean " + entry.key + "?";
+        detail = "is not a known key; did you mean " + known + "?";
       }
     }
     problems.push_back({place, "unknown_key", detail});
+  };
+  const auto is_section = [&](const std::string& key) {
+    return std::any_of(entries_.begin(), entries_.end(),
+                       [&](const Entry& e) { return e.key.starts_with(key + "."); });
   };
   const auto apply = [&](const std::string& place, const auto& change) {
     try {
       change();
     } catch (const Error& error) {
       problems.push_back({place, std::string(to_string(error.code())), error.message()});
+    } catch (const YAML::Exception&) {
+      problems.push_back({place, "wrong_type", "must be a list of values"});
     }
   };
 
   if (!sources.file.empty()) {
-    std::vector<std::pair<std::string, YAML::Node>> found;
-    try {
-      const YAML::Node root = YAML::LoadFile(sources.file);
-      if (!root.IsNull()) flatten(root, "", found);
-    } catch (const YAML::BadFile&) {
-      throw Error(Code::kNotFound, "cannot read the configuration file").with("file", sources.file);
-    } catch (const YAML::Exception& error) {
-      throw Error(Code::kInvalidArgument, "the configuration file is not valid YAML")
-          .with("file", sources.file)
-          .with("line", std::to_string(error.mark.line + 1))
-          .with("reason", error.msg);
-    }
-    for (const auto& [key, node] : found) {
+    for (const auto& [key, node] : read_yaml(sources.file)) {
       const std::string place = sources.file + ": " + key;
       const Entry* entry = find(key);
+      if (entry == nullptr && node.IsNull() && is_section(key)) continue;  // all commented out
       if (entry == nullptr) {
-        unknown(place, key);
+        unknown(place, key, [](const std::string& known) { return known; });
       } else if (node.IsSequence() && !entry->list) {
         problems.push_back({place, "wrong_type", "must be a value"});
       } else if (node.IsSequence()) {
@@ -210,7 +235,8 @@ void Schema::load(const Sources& sources) {
         entries_.begin(), entries_.end(),
         [&, &wanted = name](const Entry& e) { return environment_name(prefix_, e.key) == wanted; });
     if (entry == entries_.end()) {
-      unknown(name, name);
+      unknown(name, name,
+              [&](const std::string& known) { return environment_name(prefix_, known); });
     } else {
       apply(name, [&, &text = value] { entry->set(text); });
     }
@@ -227,7 +253,7 @@ void Schema::load(const Sources& sources) {
     std::replace(key.begin(), key.end(), '-', '_');
     const Entry* entry = find(key);
     if (entry == nullptr) {
-      unknown("--" + key, key);
+      unknown("--" + key, "--" + key, [](const std::string& known) { return "--" + known; });
       continue;
     }
     std::string value;

@@ -82,6 +82,15 @@ bj::value parse(std::string_view text, Limits limits) {
 
 std::string serialize(const bj::value& value) { return bj::serialize(value); }
 
+bool is_utf8(std::string_view text) noexcept {
+  while (!text.empty()) {
+    const std::size_t length = utf8_length(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
 void append_quoted(std::string& out, std::string_view text) {
   static constexpr char kHex[] = "0123456789abcdef";
   out += '"';
@@ -94,7 +103,7 @@ void append_quoted(std::string& out, std::string_view text) {
     } else if (c == '\n') {
       out += "\\n";
       ++i;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
       out += "\\u00";
       out += kHex[(c >> 4) & 15];
       out += kHex[c & 15];

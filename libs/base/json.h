@@ -25,6 +25,8 @@ struct Limits {
 boost::json::value parse(std::string_view text, Limits limits = {});
 std::string serialize(const boost::json::value& value);
 
+// Well-formed UTF-8 (Unicode 15, table 3-7): no surrogates, nothing overlong.
+bool is_utf8(std::string_view text) noexcept;
 // `text` as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD.
 void append_quoted(std::string& out, std::string_view text);
 

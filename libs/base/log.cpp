@@ -3,7 +3,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdio>
 #include <utility>
 #include <vector>
@@ -24,7 +26,9 @@ constexpr std::string_view kNames[] = {"debug", "info", "warn", "error"};
 void append_value(std::string& line, const Field& field, Format format) {
   if (const auto* text = std::get_if<std::string_view>(&field.value)) {
     const bool bare = format == Format::kPretty && !text->empty() &&
-                      text->find_first_of(" \"=\n\t") == std::string_view::npos;
+                      std::all_of(text->begin(), text->end(), [](char c) {
+                        return c > ' ' && c < 0x7f && c != '"' && c != '=';
+                      });
     if (bare) {
       line += *text;
     } else {
@@ -35,7 +39,7 @@ void append_value(std::string& line, const Field& field, Format format) {
   } else if (const auto* real = std::get_if<double>(&field.value)) {
     char text_form[32];
     std::snprintf(text_form, sizeof text_form, "%.6g", *real);
-    line += text_form;
+    line += std::isfinite(*real) ? text_form : "null";  // JSON has no other word for it
   } else {
     line += std::get<bool>(field.value) ? "true" : "false";
   }

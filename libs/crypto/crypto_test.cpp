@@ -119,6 +119,146 @@ TEST(Jwt, TakesAGoodTokenAndSaysWhyNotForOthers) {
           "wrong algorithm");
 }
 
+// The reason `token` is refused for, or "" when it is taken.
+std::string refusal(const std::string& token, const JwkSet& set, Expected with = expected(),
+                    TimePoint now = kNow) {
+  try {
+    verify_jwt(token, set, with, now);
+    return "";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::kUnauthenticated);
+    return error.message().substr(error.message().find(": ") + 2);
+  }
+}
+
+JwkSet set_of(const Key& key) {
+  JwkSet set;
+  set.add(key);
+  return set;
+}
+
+// The header's `kid` names the key, the key's own type decides the algorithm.
+TEST(Jwt, RefusesASwappedKeyType) {
+  const Key p256 = Key::generate(Key::Kind::kP256), ed = Key::generate(Key::Kind::kEd25519);
+  EXPECT_EQ(refusal(sign_jwt(ed, claims()), set_of(ed)), "");
+  EXPECT_EQ(refusal(sign_jwt(ed, claims(), p256.thumbprint()), set_of(p256)), "wrong algorithm");
+  EXPECT_EQ(refusal(sign_jwt(p256, claims(), ed.thumbprint()), set_of(ed)), "wrong algorithm");
+  // Signed by the right key under another name of the algorithm.
+  for (const char* name : {"ES384", "es256", "EdDSA", "none", "None", "", "HS256", "RS256"}) {
+    const std::string head = to_base64url(
+        bj::serialize(bj::object{{"alg", name}, {"kid", p256.thumbprint()}, {"typ", "JWT"}}));
+    const std::string text = head + "." + to_base64url(bj::serialize(claims()));
+    EXPECT_EQ(refusal(text + "." + to_base64url(p256.sign(text)), set_of(p256)), "wrong algorithm")
+        << name;
+    EXPECT_EQ(refusal(text + ".", set_of(p256)), "wrong algorithm") << name;
+  }
+  // A public key as an HMAC secret is the classic confusion.
+  const std::string head =
+      to_base64url(bj::serialize(bj::object{{"alg", "HS256"}, {"kid", p256.thumbprint()}}));
+  const std::string text = head + "." + to_base64url(bj::serialize(claims()));
+  EXPECT_EQ(refusal(text + "." + to_base64url(hmac_sha256(p256.public_pem(), text)), set_of(p256)),
+            "wrong algorithm");
+}
+
+TEST(Jwt, NoticesAnyChangedCharacter) {
+  const Key key = Key::generate(Key::Kind::kP256);
+  const JwkSet set = set_of(key);
+  const std::string good = sign_jwt(key, claims());
+  for (std::size_t i = 0; i < good.size(); i += 3) {
+    std::string bad = good;
+    bad[i] = bad[i] == 'A' ? 'B' : 'A';
+    EXPECT_NE(refusal(bad, set), "") << i;
+    EXPECT_NE(refusal(good.substr(0, i), set), "") << i;
+  }
+  EXPECT_NE(refusal(good + ".", set), "");
+  EXPECT_NE(refusal("." + good, set), "");
+  EXPECT_NE(refusal(good.substr(0, good.rfind('.') + 1), set), "");
+}
+
+TEST(Jwt, ReadsTimesAndAudiencesStrictly) {
+  const Key key = Key::generate(Key::Kind::kP256);
+  const JwkSet set = set_of(key);
+  const auto with = [&](const char* name, bj::value value) {
+    bj::object body = claims();
+    body[name] = std::move(value);
+    return refusal(sign_jwt(key, body), set);
+  };
+  const std::int64_t now = to_unix_ms(kNow) / 1000;
+  EXPECT_EQ(with("aud", bj::parse(R"(["a","you"])")), "");
+  EXPECT_EQ(with("aud", bj::parse(R"(["a",5])")), "wrong audience");
+  EXPECT_EQ(with("aud", "you2"), "wrong audience");
+  EXPECT_EQ(with("aud", nullptr), "wrong audience");
+  EXPECT_EQ(with("iss", bj::parse(R"(["me"])")), "wrong issuer");
+  EXPECT_EQ(with("exp", static_cast<double>(now) + 0.5), "");
+  EXPECT_EQ(with("exp", bj::value(std::to_string(now + 60))), "exp is not a number");
+  EXPECT_EQ(with("exp", nullptr), "exp is not a number");
+  EXPECT_EQ(with("exp", 1e300), "exp is out of range");
+  EXPECT_EQ(with("exp", INT64_MAX), "exp is out of range");
+  EXPECT_EQ(with("exp", UINT64_MAX), "exp is not a number");
+  EXPECT_EQ(with("nbf", INT64_MIN), "nbf is out of range");
+  EXPECT_EQ(with("iat", now + 31), "issued in the future");
+  // The leeway is 30 s, on both ends, and not a second more.
+  EXPECT_EQ(with("exp", now - 29), "");
+  EXPECT_EQ(with("exp", now - 30), "expired");
+  EXPECT_EQ(with("nbf", now + 30), "");
+  EXPECT_EQ(with("nbf", now + 31), "not valid yet");
+}
+
+TEST(Jwt, RefusesACriticalHeaderAndAMissingKeyId) {
+  const Key key = Key::generate(Key::Kind::kP256);
+  const auto signed_with = [&](const bj::object& header) {
+    const std::string text =
+        to_base64url(bj::serialize(header)) + "." + to_base64url(bj::serialize(claims()));
+    return text + "." + to_base64url(key.sign(text));
+  };
+  EXPECT_EQ(refusal(signed_with({{"alg", "ES256"}, {"kid", key.thumbprint()}, {"crit", {"b64"}}}),
+                    set_of(key)),
+            "unknown critical header");
+  EXPECT_EQ(refusal(signed_with({{"alg", "ES256"}}), set_of(key)), "unknown key");
+  EXPECT_EQ(refusal(signed_with({{"alg", "ES256"}, {"kid", 7}}), set_of(key)), "unknown key");
+}
+
+TEST(JwkSet, KeepsWhatItKnowsAndPassesOverTheRest) {
+  const Key p256 = Key::generate(Key::Kind::kP256), ed = Key::generate(Key::Kind::kEd25519);
+  JwkSet set;
+  set.add(p256);
+  set.add(ed);
+  const JwkSet back = JwkSet::parse(set.to_json());
+  EXPECT_EQ(back.find(p256.thumbprint())->public_pem(), p256.public_pem());
+  EXPECT_EQ(back.find(ed.thumbprint())->public_pem(), ed.public_pem());
+  EXPECT_EQ(back.find("other"), nullptr);
+  EXPECT_EQ(back.find(""), nullptr);
+  EXPECT_EQ(set.to_json().find("\"d\""), std::string::npos);  // public halves only
+
+  // RFC 7517, 5: other types and curves are ignored, the keys beside them work.
+  bj::object mine = bj::parse(p256.public_jwk()).as_object();
+  mine["kid"] = "mine";
+  const bj::object others[] = {{{"kty", "RSA"}, {"n", "AQAB"}, {"e", "AQAB"}},
+                               {{"kty", "EC"}, {"crv", "P-384"}, {"x", "AA"}, {"y", "AA"}},
+                               {{"kty", "EC"}, {"crv", "secp256k1"}, {"x", "AA"}, {"y", "AA"}},
+                               {{"kty", "OKP"}, {"crv", "X25519"}, {"x", "AA"}},
+                               {{"kty", "oct"}, {"k", "AAAA"}},
+                               {{"kty", "future"}},
+                               {{"kid", "none"}}};
+  for (const bj::object& other : others) {
+    const JwkSet mixed = JwkSet::parse(bj::serialize(bj::object{{"keys", bj::array{other, mine}}}));
+    ASSERT_NE(mixed.find("mine"), nullptr) << bj::serialize(other);
+    EXPECT_EQ(mixed.find("none"), nullptr);
+    EXPECT_EQ(refusal(sign_jwt(p256, claims(), "mine"), mixed), "");
+  }
+  // A key that claims to be one of ours and is broken is an error, not a hole.
+  bj::object off_curve = mine;
+  off_curve["y"] = to_base64url(std::string(32, '\1'));
+  for (const std::string& bad :
+       {std::string("x"), std::string("[]"), std::string("{}"), std::string("{\"keys\":{}}"),
+        std::string("{\"keys\":[1]}"), bj::serialize(bj::object{{"keys", bj::array{off_curve}}}),
+        std::string(R"({"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]})"),
+        std::string(R"({"keys":[{"kty":"EC","crv":"P-256"}]})"),
+        std::string(R"({"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]})")}) {
+    EXPECT_EQ(code_of([&] { JwkSet::parse(bad); }), Code::kInvalidArgument) << bad;
+  }
+}
+
 TEST(Wireguard, MakesKeysOfTheRightForm) {
   const WireguardKey key = generate_wireguard_key();
   EXPECT_EQ(from_base64(key.public_key)->size(), 32u);

@@ -147,8 +147,10 @@ JwkSet JwkSet::parse(std::string_view text) {
   }
   for (const bj::value& item : keys->get_array()) {
     if (!item.is_object()) throw Error(Code::kInvalidArgument, "not a JWK set: a key is no object");
-    const std::string kind = text_member(item.get_object(), "kty");
-    if (kind != "EC" && kind != "OKP") continue;  // RFC 7517, 5: unknown kinds are ignored
+    // RFC 7517, 5: types and curves that are not understood are ignored.
+    const std::string kind = text_member(item.get_object(), "kty"),
+                      curve = text_member(item.get_object(), "crv");
+    if (!(kind == "EC" && curve == "P-256") && !(kind == "OKP" && curve == "Ed25519")) continue;
     const Key key = Key::from_jwk(bj::serialize(item));
     const std::string kid = text_member(item.get_object(), "kid");
     set.keys_.emplace_back(kid.empty() ? key.thumbprint() : kid, key);

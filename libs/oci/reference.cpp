@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "oci/reference.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace flock::oci {
@@ -14,14 +16,54 @@ Error bad(std::string_view text, const char* reason) {
       .hint("write it like registry.example/team/app:1.0");
 }
 
+// Distribution's grammar: runs of letters and digits, parted by one '.', one or two '_', or any
+// '-'.
+bool separators_are_single(std::string_view part) {
+  for (std::size_t i = 0; i < part.size();) {
+    const std::size_t end = std::min(part.find_first_of(kLower, i), part.size());
+    const std::string_view run = part.substr(i, end - i);
+    const bool good = run.empty() || run == "." || run == "_" || run == "__" ||
+                      run.find_first_not_of('-') == std::string_view::npos;
+    if (!good) return false;
+    i = end + 1;
+  }
+  return true;
+}
+
+// NAME, NAME:PORT or [IPv6]:PORT.
+bool is_host(std::string_view host) {
+  const std::size_t colon = host.rfind(':');
+  std::string_view name = host;
+  if (colon != std::string_view::npos && !host.ends_with(']')) {
+    const std::string_view port = host.substr(colon + 1);
+    if (port.empty() || port.size() > 5 ||
+        port.find_first_not_of("0123456789") != std::string_view::npos)
+      return false;
+    name = host.substr(0, colon);
+  }
+  if (name.starts_with('[') && name.ends_with(']'))
+    return name.size() > 2 &&
+           name.substr(1, name.size() - 2).find_first_not_of("0123456789abcdefABCDEF.:") ==
+               std::string_view::npos;
+  return !name.empty() && name.find_first_not_of(
+                              "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") ==
+                              std::string_view::npos;
+}
+
 bool is_path_part(std::string_view part) {
-  return !part.empty() && kLower.find(part.front()) != std::string_view::npos &&
+  return !part.empty() && separators_are_single(part) &&
+         kLower.find(part.front()) != std::string_view::npos &&
          kLower.find(part.back()) != std::string_view::npos &&
          part.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789._-") ==
              std::string_view::npos;
 }
 
 }  // namespace
+
+bool is_digest(std::string_view text) {
+  return text.starts_with("sha256:") && text.size() == 71 &&
+         text.find_first_not_of("0123456789abcdef", 7) == std::string_view::npos;
+}
 
 std::string Reference::text() const {
   return name() + (tag.empty() ? "" : ":" + tag) + (digest.empty() ? "" : "@" + digest);
@@ -34,8 +76,7 @@ Reference parse_reference(std::string_view text) {
   if (const std::size_t at = rest.find('@'); at != std::string_view::npos) {
     out.digest = rest.substr(at + 1);
     rest = rest.substr(0, at);
-    if (!out.digest.starts_with("sha256:") || out.digest.size() != 71 ||
-        out.digest.find_first_not_of("0123456789abcdef", 7) != std::string::npos) {
+    if (!is_digest(out.digest)) {
       throw bad(text, "a digest is sha256: and 64 hexadecimal digits");
     }
   }
@@ -59,11 +100,7 @@ Reference parse_reference(std::string_view text) {
       (host.find_first_of(".:") != std::string_view::npos || host == "localhost")) {
     out.registry = host;
     rest.remove_prefix(first + 1);
-    if (out.registry.find_first_not_of(
-            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]") !=
-        std::string::npos) {
-      throw bad(text, "the registry is not a host");
-    }
+    if (!is_host(out.registry)) throw bad(text, "the registry is not a host");
   } else {
     out.registry = "docker.io";
     if (first == std::string_view::npos) out.repository = "library/";

@@ -14,6 +14,8 @@ struct Reference {
   std::string name() const { return registry + "/" + repository; }
   std::string text() const;
 };
+// "sha256:" and 64 lower-case hexadecimal digits.
+bool is_digest(std::string_view text);
 // Throws Error{kInvalidArgument} with the reason.
 Reference parse_reference(std::string_view text);
 

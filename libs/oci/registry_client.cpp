@@ -32,13 +32,23 @@ bj::object parse_document(const std::string& body, const Reference& reference) {
       .with("image", reference.text());
 }
 
+// "" for attestations ("unknown/unknown") and for what names none.
 std::string platform_of(const bj::object& object) {
-  std::string platform = text_of(object, "os") + "/" + text_of(object, "architecture");
+  const std::string os = text_of(object, "os"), architecture = text_of(object, "architecture");
+  if (os.empty() || architecture.empty() || os == "unknown") return "";
+  std::string platform = os + "/" + architecture;
   const std::string variant = text_of(object, "variant");
   // arm64 has one variant worth the name; the others name it nowhere.
   if (!variant.empty() && !(variant == "v8" && text_of(object, "architecture") == "arm64"))
     platform += "/" + variant;
   return platform;
+}
+
+// Digests go into URLs and into releases: nothing else may pass for one.
+void require_digest(const std::string& digest, const Reference& reference) {
+  if (!is_digest(digest))
+    throw Error(Code::kProtocol, "the registry names a digest that is none")
+        .with("image", reference.text());
 }
 
 // Values of `Bearer realm="...",service="...",scope="..."`.
@@ -52,16 +62,39 @@ std::string challenge_value(std::string_view challenge, std::string_view key) {
 
 }  // namespace
 
-Task<std::string> RegistryClient::anonymous_token(const std::string& challenge) {
+// What goes wrong on the way is told as the registry's fault; a cancellation stays one.
+Task<net::Response> RegistryClient::get(std::string url, net::Headers headers,
+                                        std::string registry) {
+  try {
+    co_return co_await http_.get(std::move(url), std::move(headers));
+  } catch (const Error& error) {
+    if (error.code() == Code::kCancelled) throw;
+    if (error.code() == Code::kTooLarge)
+      throw Error(Code::kProtocol, "the registry sent more than a manifest may hold")
+          .with("registry", registry);
+    throw Error(Code::kUnavailable, "cannot reach the registry: " + error.message())
+        .with("registry", registry);
+  }
+}
+
+Task<std::string> RegistryClient::anonymous_token(std::string challenge, std::string registry) {
   const std::string realm = challenge_value(challenge, "realm");
   if (realm.empty()) co_return "";
-  const std::string url = realm + "?service=" + url_encode(challenge_value(challenge, "service")) +
+  const std::string url = realm + (realm.find('?') == std::string::npos ? "?" : "&") +
+                          "service=" + url_encode(challenge_value(challenge, "service")) +
                           "&scope=" + url_encode(challenge_value(challenge, "scope"));
-  const net::Response response = co_await http_.get(url);
+  const net::Response response = co_await get(url, {}, registry);
   if (response.status != 200) co_return "";
-  const bj::value value = json::parse(response.body);
+  bj::value value;
+  try {
+    value = json::parse(response.body);
+  } catch (const Error&) {
+  }
   const bj::object* object = value.if_object();
-  if (object == nullptr) co_return "";
+  if (object == nullptr)
+    throw Error(Code::kProtocol,
+                "the registry's token service answered with something that is no token")
+        .with("registry", registry);
   const std::string token = text_of(*object, "token");
   co_return token.empty() ? text_of(*object, "access_token") : token;
 }
@@ -80,16 +113,11 @@ Task<RegistryClient::Document> RegistryClient::fetch(const Reference& reference,
     net::Headers headers;
     if (is_manifest) headers.add("Accept", std::string(kManifestTypes));
     if (!token.empty()) headers.add("Authorization", "Bearer " + token);
-    try {
-      response = co_await http_.get(url, headers);
-    } catch (const Error& error) {
-      throw Error(Code::kUnavailable, "cannot reach the registry: " + error.message())
-          .with("registry", reference.registry);
-    }
+    response = co_await get(url, headers, reference.registry);
     if (response.status != 401 || !token.empty()) break;
     const auto challenge = response.headers.get("WWW-Authenticate");
     if (!challenge) break;
-    token = co_await anonymous_token(std::string(*challenge));
+    token = co_await anonymous_token(std::string(*challenge), reference.registry);
     if (token.empty()) break;
   }
   if (response.status == 404)
@@ -125,19 +153,23 @@ Task<Resolved> RegistryClient::resolve(Reference reference) {
       const bj::value* platform = entry ? entry->if_contains("platform") : nullptr;
       if (platform == nullptr || !platform->is_object()) continue;
       const std::string name = platform_of(platform->get_object());
-      if (!name.starts_with("unknown/"))
-        resolved.platforms.emplace(name, text_of(*entry, "digest"));  // attestations
+      if (name.empty()) continue;
+      const std::string digest = text_of(*entry, "digest");
+      require_digest(digest, reference);
+      resolved.platforms.emplace(name, digest);
     }
   } else {
     const bj::value* config = root.if_contains("config");
     if (config == nullptr || !config->is_object())
       throw Error(Code::kProtocol, "the manifest names no config").with("image", reference.text());
     const std::string digest = text_of(config->get_object(), "digest");
+    require_digest(digest, reference);
     const Document blob = co_await fetch(reference, "/blobs/" + digest, false);
     if (blob.digest != digest)
       throw Error(Code::kProtocol, "the registry sent another config than the digest asked for")
           .with("image", reference.text());
-    resolved.platforms.emplace(platform_of(parse_document(blob.body, reference)), resolved.digest);
+    if (const std::string name = platform_of(parse_document(blob.body, reference)); !name.empty())
+      resolved.platforms.emplace(name, resolved.digest);
   }
   if (resolved.platforms.empty())
     throw Error(Code::kUnprocessable, "the image has no platform that a device could run")

@@ -43,7 +43,8 @@ class RegistryClient {
     std::string body, digest;
   };
   Task<Document> fetch(const Reference& reference, const std::string& path, bool is_manifest);
-  Task<std::string> anonymous_token(const std::string& challenge);
+  Task<net::Response> get(std::string url, net::Headers headers, std::string registry);
+  Task<std::string> anonymous_token(std::string challenge, std::string registry);
 
   net::HttpClient& http_;
   Options options_;

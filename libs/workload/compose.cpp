@@ -8,6 +8,8 @@
 #include <functional>
 #include <set>
 
+#include "base/json.h"
+#include "base/yaml.h"
 #include "workload/compose_reader.h"
 
 namespace flock::workload {
@@ -31,6 +33,7 @@ const std::map<std::string, std::string, std::less<>> kAdvice = {
     {"platform", "the device's own platform is chosen"},
     {"pull_policy", "images are pulled by digest when they are missing"},
     {"include", "send one file"},
+    {"<<", "YAML merge keys are not read; write the keys out"},
 };
 
 class ComposeParser {
@@ -63,14 +66,13 @@ class ComposeParser {
   // Hands each key to its reader; an unknown one is a problem with advice. "x-..." is anybody's
   // (compose-spec, 11).
   void each(const YAML::Node& map, const std::string& pointer, const Keys& keys) {
-    std::set<std::string> seen;
+    in_.unique_keys(map, pointer);
     for (const auto& item : map) {
       if (!item.first.IsScalar()) {
         in_.problem(pointer, "wrong_type", "a key is not text");
         continue;
       }
       const std::string key = item.first.Scalar(), at = pointer + "/" + escape(key);
-      if (!seen.insert(key).second) in_.problem(at, "duplicate_key", "stands twice");
       if (key.starts_with("x-")) continue;
       if (const auto found = keys.find(key); found != keys.end()) {
         found->second(item.second, at);
@@ -83,13 +85,6 @@ class ComposeParser {
     }
   }
 
-  static std::string escape(const std::string& key) {
-    std::string out;
-    for (const char c : key)
-      out += c == '~' ? std::string("~0") : c == '/' ? std::string("~1") : std::string(1, c);
-    return out;
-  }
-
   bool map_or_problem(const YAML::Node& node, const std::string& at) {
     if (node.IsMap()) return true;
     in_.problem(at, "wrong_type", "must be a map");
@@ -100,6 +95,7 @@ class ComposeParser {
     if (!map_or_problem(node, at)) return;
     if (node.size() == 0) in_.problem(at, "too_few", "needs at least one service");
     if (node.size() > 100) return in_.problem(at, "too_many", "at most 100 services");
+    in_.unique_keys(node, at);
     for (const auto& item : node) {
       const std::string name = item.first.IsScalar() ? item.first.Scalar() : "";
       const std::string here = at + "/" + escape(name);
@@ -134,68 +130,68 @@ class ComposeParser {
     const auto list = [this](std::vector<std::string>& out) {
       return [this, &out](const YAML::Node& n, const std::string& at) { out = in_.list(n, at); };
     };
-    each(node, pointer,
-         Keys{
-             {"image", text(s.image)},
-             {"command",
-              [&](const YAML::Node& n, const std::string& at) { s.command = in_.words(n, at); }},
-             {"entrypoint",
-              [&](const YAML::Node& n, const std::string& at) { s.entrypoint = in_.words(n, at); }},
-             {"environment", [&](const YAML::Node& n,
-                                 const std::string& at) { s.environment = in_.pairs(n, at); }},
-             {"labels",
-              [&](const YAML::Node& n, const std::string& at) {
-                s.labels = in_.pairs(n, at);
-                reserved_labels(s, at);
-              }},
-             {"ports",
-              [&](const YAML::Node& n, const std::string& at) { s.ports = in_.ports(n, at); }},
-             {"volumes",
-              [&](const YAML::Node& n, const std::string& at) { in_.mounts(n, at, s.mounts); }},
-             {"tmpfs",
-              [&](const YAML::Node& n, const std::string& at) {
-                for (const auto& path : in_.list_or_one(n, at))
-                  s.mounts.push_back({MountKind::kTmpfs, "", path, false, 0});
-              }},
-             {"restart", [&](const YAML::Node& n, const std::string& at) { restart(n, at, s); }},
-             {"healthcheck",
-              [&](const YAML::Node& n, const std::string& at) { healthcheck(n, at, s); }},
-             {"depends_on",
-              [&](const YAML::Node& n, const std::string& at) { depends_on(n, at, s); }},
-             {"network_mode", text(s.network_mode)},
-             {"networks",
-              [&](const YAML::Node& n, const std::string& at) { service_networks(n, at, s); }},
-             {"cap_add", list(s.cap_add)},
-             {"cap_drop", list(s.cap_drop)},
-             {"devices", [&](const YAML::Node& n, const std::string& at) { devices(n, at, s); }},
-             {"privileged", flag(s.privileged)},
-             {"read_only", flag(s.read_only)},
-             {"init", flag(s.init)},
-             {"mem_limit", bytes(s.memory_bytes)},
-             {"mem_reservation", bytes(s.memory_reservation_bytes)},
-             {"cpus", [&](const YAML::Node& n,
-                          const std::string& at) { s.cpus = in_.number(n, at, 0.01, 1024); }},
-             {"pids_limit",
-              [&](const YAML::Node& n, const std::string& at) {
-                s.pids = static_cast<std::int64_t>(in_.number(n, at, 1, 4'000'000));
-              }},
-             {"deploy", [&](const YAML::Node& n, const std::string& at) { deploy(n, at, s); }},
-             {"stop_grace_period",
-              [&](const YAML::Node& n, const std::string& at) {
-                s.stop_grace = in_.duration(n, at);
-              }},
-             {"stop_signal", text(s.stop_signal)},
-             {"user", text(s.user)},
-             {"working_dir", text(s.working_dir)},
-             {"hostname", text(s.hostname)},
-             {"extra_hosts",
-              [&](const YAML::Node& n, const std::string& at) { extra_hosts(n, at, s); }},
-             {"logging",
-              [&](const YAML::Node&, const std::string& at) {
-                result_.notes.push_back(
-                    {at, "ignored", "is ignored: Flock collects what a container prints"});
-              }},
-         });
+    each(
+        node, pointer,
+        Keys{
+            {"image", text(s.image)},
+            {"command",
+             [&](const YAML::Node& n, const std::string& at) {
+               if (!n.IsNull()) s.command = in_.words(n, at);
+             }},
+            {"entrypoint",
+             [&](const YAML::Node& n, const std::string& at) {
+               if (!n.IsNull()) s.entrypoint = in_.words(n, at);
+             }},
+            {"environment",
+             [&](const YAML::Node& n, const std::string& at) { s.environment = in_.pairs(n, at); }},
+            {"labels",
+             [&](const YAML::Node& n, const std::string& at) {
+               s.labels = in_.pairs(n, at);
+               reserved_labels(s, at);
+             }},
+            {"ports",
+             [&](const YAML::Node& n, const std::string& at) { s.ports = in_.ports(n, at); }},
+            {"volumes",
+             [&](const YAML::Node& n, const std::string& at) { in_.mounts(n, at, s.mounts); }},
+            {"tmpfs",
+             [&](const YAML::Node& n, const std::string& at) { in_.tmpfs(n, at, s.mounts); }},
+            {"restart", [&](const YAML::Node& n, const std::string& at) { restart(n, at, s); }},
+            {"healthcheck",
+             [&](const YAML::Node& n, const std::string& at) { healthcheck(n, at, s); }},
+            {"depends_on",
+             [&](const YAML::Node& n, const std::string& at) { depends_on(n, at, s); }},
+            {"network_mode", text(s.network_mode)},
+            {"networks",
+             [&](const YAML::Node& n, const std::string& at) { service_networks(n, at, s); }},
+            {"cap_add", list(s.cap_add)},
+            {"cap_drop", list(s.cap_drop)},
+            {"devices", [&](const YAML::Node& n, const std::string& at) { devices(n, at, s); }},
+            {"privileged", flag(s.privileged)},
+            {"read_only", flag(s.read_only)},
+            {"init", flag(s.init)},
+            {"mem_limit", bytes(s.memory_bytes)},
+            {"mem_reservation", bytes(s.memory_reservation_bytes)},
+            {"cpus", [&](const YAML::Node& n,
+                         const std::string& at) { s.cpus = in_.number(n, at, 0.01, 1024); }},
+            {"pids_limit", [&](const YAML::Node& n,
+                               const std::string& at) { s.pids = in_.whole(n, at, 1, 4'000'000); }},
+            {"deploy", [&](const YAML::Node& n, const std::string& at) { deploy(n, at, s); }},
+            {"stop_grace_period",
+             [&](const YAML::Node& n, const std::string& at) {
+               s.stop_grace = in_.duration(n, at);
+             }},
+            {"stop_signal", text(s.stop_signal)},
+            {"user", text(s.user)},
+            {"working_dir", text(s.working_dir)},
+            {"hostname", text(s.hostname)},
+            {"extra_hosts",
+             [&](const YAML::Node& n, const std::string& at) { extra_hosts(n, at, s); }},
+            {"logging",
+             [&](const YAML::Node&, const std::string& at) {
+               result_.notes.push_back(
+                   {at, "ignored", "is ignored: Flock collects what a container prints"});
+             }},
+        });
     const bool known_mode = s.network_mode.empty() || s.network_mode == "bridge" ||
                             s.network_mode == "host" || s.network_mode == "none" ||
                             s.network_mode.starts_with("service:");
@@ -254,9 +250,12 @@ class ComposeParser {
                   return;
                 }
                 check.test = in_.list(n, at);
-                if (check.test.empty() || (check.test[0] != "CMD" && check.test[0] != "CMD-SHELL" &&
-                                           check.test[0] != "NONE"))
-                  in_.problem(at, "invalid", "a list begins with CMD, CMD-SHELL or NONE");
+                const std::string kind = check.test.empty() ? "" : check.test[0];
+                const std::size_t words = check.test.size();
+                if (!(kind == "CMD" && words > 1) && !(kind == "CMD-SHELL" && words == 2) &&
+                    !(kind == "NONE" && words == 1))
+                  in_.problem(at, "invalid",
+                              "a list is [CMD, program, ...], [CMD-SHELL, line] or [NONE]");
               }},
              {"interval", [&](const YAML::Node& n,
                               const std::string& at) { check.interval = in_.duration(n, at); }},
@@ -268,7 +267,7 @@ class ComposeParser {
               }},
              {"retries",
               [&](const YAML::Node& n, const std::string& at) {
-                check.retries = static_cast<int>(in_.number(n, at, 1, 1000));
+                check.retries = static_cast<int>(in_.whole(n, at, 1, 1000));
               }},
              {"disable",
               [&](const YAML::Node& n, const std::string& at) { disabled = in_.boolean(n, at); }},
@@ -287,6 +286,7 @@ class ComposeParser {
       return;
     }
     if (!map_or_problem(node, pointer)) return;
+    in_.unique_keys(node, pointer);
     for (const auto& item : node) {
       Dependency dependency;
       dependency.service = item.first.Scalar();
@@ -323,6 +323,7 @@ class ComposeParser {
       return;
     }
     if (!map_or_problem(node, pointer)) return;
+    in_.unique_keys(node, pointer);
     for (const auto& item : node) {
       if (!item.second.IsNull())
         in_.problem(pointer + "/" + escape(item.first.Scalar()), "unsupported",
@@ -345,6 +346,7 @@ class ComposeParser {
                                 second == std::string::npos ? second : second - first - 1);
       if (second != std::string::npos) device.permissions = items[i].substr(second + 1);
       if (!device.host_path.starts_with('/') || !device.container_path.starts_with('/') ||
+          device.permissions.empty() ||
           device.permissions.find_first_not_of("rwm") != std::string::npos) {
         in_.problem(pointer + "/" + std::to_string(i), "invalid",
                     "write it like /dev/ttyUSB0:/dev/ttyUSB0:rw");
@@ -366,7 +368,7 @@ class ComposeParser {
             s.cpus = in_.number(m, here, 0.01, 1024);
           };
           keys["pids"] = [&](const YAML::Node& m, const std::string& here) {
-            s.pids = static_cast<std::int64_t>(in_.number(m, here, 1, 4'000'000));
+            s.pids = in_.whole(m, here, 1, 4'000'000);
           };
         }
         each(n, at, keys);
@@ -398,11 +400,12 @@ class ComposeParser {
 
   void volumes(const YAML::Node& node, const std::string& pointer) {
     if (!map_or_problem(node, pointer)) return;
+    in_.unique_keys(node, pointer);
     for (const auto& item : node) {
       const std::string name = item.first.Scalar(), at = pointer + "/" + escape(name);
       if (!is_name(name))
         in_.problem(at, "invalid", "a volume name has 1 to 63 of a-z, A-Z, 0-9, '.', '_', '-'");
-      if (item.second.IsMap() && item.second.size() > 0)
+      if (!item.second.IsNull() && !(item.second.IsMap() && item.second.size() == 0))
         in_.problem(at, "unsupported", "options of a volume are not supported; leave it empty");
       result_.workload.volumes.push_back(name);
     }
@@ -411,6 +414,7 @@ class ComposeParser {
 
   void networks(const YAML::Node& node, const std::string& pointer) {
     if (!map_or_problem(node, pointer)) return;
+    in_.unique_keys(node, pointer);
     for (const auto& item : node) {
       Network network{item.first.Scalar(), false};
       const std::string here = pointer + "/" + escape(network.name);
@@ -429,6 +433,8 @@ class ComposeParser {
                  }},
             });
       }
+      if (!item.second.IsNull() && !item.second.IsMap())
+        in_.problem(here, "wrong_type", "must be a map, or empty");
       result_.workload.networks.push_back(std::move(network));
     }
   }
@@ -526,10 +532,15 @@ void check_nesting(std::string_view yaml) {
 
 ComposeResult parse_compose(std::string_view yaml) {
   if (yaml.size() > 256 * 1024) throw Error(Code::kTooLarge, "a compose file has at most 256 kB");
+  if (!json::is_utf8(yaml))
+    throw Error(Code::kInvalidArgument, "the compose file is not UTF-8 text");
   check_nesting(yaml);
   YAML::Node root;
   try {
     root = YAML::Load(std::string(yaml));
+    if (holds_more_documents(yaml))
+      throw Error(Code::kInvalidArgument, "the compose file cannot become a release")
+          .problems({{"", "too_many", "holds more than one YAML document; send one"}});
     std::size_t budget = 20'000;
     if (!within(root, budget, 0))
       throw Error(Code::kTooLarge,

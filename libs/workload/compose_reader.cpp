@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <optional>
+#include <set>
 
 #include "workload/compose.h"
 
@@ -16,6 +18,19 @@ std::optional<T> number_of(std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
   return value;
+}
+
+bool is_address(std::string_view text) {
+  return !text.empty() &&
+         text.find_first_not_of("0123456789abcdefABCDEF.:") == std::string_view::npos;
+}
+
+bool is_protocol(std::string_view text) { return text == "tcp" || text == "udp" || text == "sctp"; }
+
+std::string short_form(double number) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.10g", number);
+  return text;
 }
 
 // "8000" or "8000-8010"; {0,0} when it is neither.
@@ -35,6 +50,28 @@ bool is_name(std::string_view name) {
   return std::all_of(name.begin(), name.end(), [](char c) {
     return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
   });
+}
+
+std::string escape(std::string_view key) {
+  std::string out;
+  for (const char c : key)
+    out += c == '~' ? std::string("~0") : c == '/' ? std::string("~1") : std::string(1, c);
+  return out;
+}
+
+void ComposeReader::problem(std::string pointer, std::string code, std::string detail) {
+  if (problems.size() < 100)
+    problems.push_back({std::move(pointer), std::move(code), std::move(detail)});
+  else if (problems.size() == 100)
+    problems.push_back({"", "too_many", "there are more problems than these"});
+}
+
+void ComposeReader::unique_keys(const YAML::Node& map, const std::string& at) {
+  std::set<std::string> seen;
+  for (const auto& item : map) {
+    if (item.first.IsScalar() && !seen.insert(item.first.Scalar()).second)
+      problem(at + "/" + escape(item.first.Scalar()), "duplicate_key", "stands twice");
+  }
 }
 
 std::optional<std::int64_t> parse_bytes(std::string_view text) {
@@ -98,7 +135,19 @@ double ComposeReader::number(const YAML::Node& node, const std::string& at, doub
   const auto value = number_of<double>(text(node, at));
   if (!value || !(*value >= min && *value <= max)) {
     problem(at, "out_of_range",
-            "must be a number between " + std::to_string(min) + " and " + std::to_string(max));
+            "must be a number between " + short_form(min) + " and " + short_form(max));
+    return min;
+  }
+  return *value;
+}
+
+std::int64_t ComposeReader::whole(const YAML::Node& node, const std::string& at, std::int64_t min,
+                                  std::int64_t max) {
+  const auto value = number_of<std::int64_t>(text(node, at));
+  if (!value || *value < min || *value > max) {
+    problem(
+        at, "out_of_range",
+        "must be a whole number between " + std::to_string(min) + " and " + std::to_string(max));
     return min;
   }
   return *value;
@@ -136,7 +185,6 @@ std::vector<std::string> ComposeReader::list_or_one(const YAML::Node& node, cons
 }
 
 std::vector<std::string> ComposeReader::words(const YAML::Node& node, const std::string& at) {
-  if (node.IsNull()) return {};
   if (!node.IsScalar()) return list(node, at);
   const std::string line = text(node, at);
   std::vector<std::string> out;
@@ -174,14 +222,19 @@ std::map<std::string, std::string> ComposeReader::pairs(const YAML::Node& node,
                                                         const std::string& at) {
   std::map<std::string, std::string> out;
   if (node.IsMap()) {
+    unique_keys(node, at);
     for (const auto& item : node) {
-      const std::string key = item.first.Scalar();
+      const std::string key = item.first.Scalar(), here = at + "/" + escape(key);
+      if (key.empty() || key.find_first_of(std::string_view("=\0", 2)) != std::string::npos) {
+        problem(here, "invalid", "is not a name");
+        continue;
+      }
       if (item.second.IsNull()) {
-        problem(at + "/" + key, "required",
+        problem(here, "required",
                 "has no value; a release does not take values from where it was made");
         continue;
       }
-      out[key] = text(item.second, at + "/" + key);
+      out[key] = text(item.second, here);
     }
     return out;
   }
@@ -206,6 +259,10 @@ std::vector<Port> ComposeReader::ports(const YAML::Node& node, const std::string
       long_port(node[i], here, out);
     else
       short_port(text(node[i], here), here, out);
+    if (out.size() > 1000) {
+      problem(at, "too_many", "at most 1000 ports");
+      break;
+    }
   }
   return out;
 }
@@ -223,8 +280,7 @@ void ComposeReader::short_port(const std::string& whole, const std::string& at,
   const std::pair<int, int> container =
       port_range(last == std::string_view::npos ? rest : rest.substr(last + 1));
   std::pair<int, int> host{0, 0};
-  bool good = container.first > 0 &&
-              (port.protocol == "tcp" || port.protocol == "udp" || port.protocol == "sctp");
+  bool good = container.first > 0 && is_protocol(port.protocol);
   if (last != std::string_view::npos) {
     rest = rest.substr(0, last);
     const std::size_t ip_end = rest.rfind(':');
@@ -234,7 +290,8 @@ void ComposeReader::short_port(const std::string& whole, const std::string& at,
       if (port.host_ip.starts_with('[') && port.host_ip.ends_with(']'))
         port.host_ip = port.host_ip.substr(1, port.host_ip.size() - 2);
       else
-        good = good && port.host_ip.find_first_not_of("0123456789.") == std::string::npos;
+        good = good && port.host_ip.find(':') == std::string::npos;
+      good = good && is_address(port.host_ip);
       host_text = rest.substr(ip_end + 1);
     }
     if (!host_text.empty()) {
@@ -257,23 +314,27 @@ void ComposeReader::short_port(const std::string& whole, const std::string& at,
 void ComposeReader::long_port(const YAML::Node& node, const std::string& at,
                               std::vector<Port>& out) {
   Port port;
+  unique_keys(node, at);
   for (const auto& item : node) {
-    const std::string key = item.first.Scalar(), here = at + "/" + key,
-                      value = text(item.second, here);
-    const std::pair<int, int> number = port_range(value);
-    if (key == "target")
-      port.container_port = number.first;
-    else if (key == "published")
-      port.host_port = number.first;
-    else if (key == "host_ip")
-      port.host_ip = value;
-    else if (key == "protocol")
-      port.protocol = value;
-    else if (key != "mode" && key != "name")
+    const std::string key = item.first.Scalar(), here = at + "/" + escape(key);
+    if (key == "target") {
+      port.container_port = static_cast<int>(whole(item.second, here, 1, 65535));
+    } else if (key == "published") {
+      port.host_port = static_cast<int>(whole(item.second, here, 1, 65535));
+    } else if (key == "host_ip") {
+      port.host_ip = text(item.second, here);
+      if (!is_address(port.host_ip)) problem(here, "invalid", "must be an IP address");
+    } else if (key == "protocol") {
+      port.protocol = text(item.second, here);
+      if (!is_protocol(port.protocol)) problem(here, "invalid", "must be tcp, udp or sctp");
+    } else if (key == "mode") {
+      if (text(item.second, here) != "host")
+        problem(here, "unsupported", "a port is always published on its own device: host");
+    } else if (key != "name") {  // a remark for people
       problem(here, "unsupported", "`" + key + "` is not supported");
+    }
   }
-  if (port.container_port == 0)
-    problem(at + "/target", "required", "must be a port between 1 and 65535");
+  if (!node["target"]) problem(at + "/target", "required", "is required");
   out.push_back(port);
 }
 
@@ -285,6 +346,25 @@ void ComposeReader::mounts(const YAML::Node& node, const std::string& at, std::v
         node[i].IsMap() ? long_mount(node[i], here) : short_mount(text(node[i], here), here);
     if (!mount.target.starts_with('/'))
       problem(here, "invalid", "the path in the container must begin with /");
+    out.push_back(std::move(mount));
+  }
+}
+
+// PATH or PATH:size=64m.
+void ComposeReader::tmpfs(const YAML::Node& node, const std::string& at, std::vector<Mount>& out) {
+  const std::vector<std::string> items = list_or_one(node, at);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const std::string here = node.IsScalar() ? at : at + "/" + std::to_string(i);
+    const std::size_t colon = items[i].find(':');
+    Mount mount{MountKind::kTmpfs, "", items[i].substr(0, colon), false, 0};
+    if (!mount.target.starts_with('/'))
+      problem(here, "invalid", "the path in the container must begin with /");
+    if (colon != std::string::npos) {
+      const std::string option = items[i].substr(colon + 1);
+      const auto size = option.starts_with("size=") ? parse_bytes(option.substr(5)) : std::nullopt;
+      if (!size) problem(here, "unsupported", "the only option is size, as in /run:size=64m");
+      mount.size_bytes = size.value_or(0);
+    }
     out.push_back(std::move(mount));
   }
 }
@@ -314,8 +394,9 @@ Mount ComposeReader::short_mount(const std::string& whole, const std::string& at
 
 Mount ComposeReader::long_mount(const YAML::Node& node, const std::string& at) {
   Mount mount;
+  unique_keys(node, at);
   for (const auto& item : node) {
-    const std::string key = item.first.Scalar(), here = at + "/" + key;
+    const std::string key = item.first.Scalar(), here = at + "/" + escape(key);
     if (key == "type") {
       const std::string kind = text(item.second, here);
       if (kind == "bind")

@@ -15,16 +15,21 @@
 namespace flock::workload {
 
 bool is_name(std::string_view name);
+// A key as a part of an RFC 6901 pointer.
+std::string escape(std::string_view key);
 
 class ComposeReader {
  public:
-  void problem(std::string pointer, std::string code, std::string detail) {
-    problems.push_back({std::move(pointer), std::move(code), std::move(detail)});
-  }
+  // At most 100, then one line that says so.
+  void problem(std::string pointer, std::string code, std::string detail);
+  // yaml-cpp keeps every one of equal keys; a reader would take one of them silently.
+  void unique_keys(const YAML::Node& map, const std::string& at);
   // Each gives a neutral value beside the problem it records.
   std::string text(const YAML::Node& node, const std::string& at);
   bool boolean(const YAML::Node& node, const std::string& at);
   double number(const YAML::Node& node, const std::string& at, double min, double max);
+  std::int64_t whole(const YAML::Node& node, const std::string& at, std::int64_t min,
+                     std::int64_t max);
   std::int64_t bytes(const YAML::Node& node, const std::string& at);
   Duration duration(const YAML::Node& node, const std::string& at);
   std::vector<std::string> list(const YAML::Node& node, const std::string& at);
@@ -35,6 +40,7 @@ class ComposeReader {
   std::map<std::string, std::string> pairs(const YAML::Node& node, const std::string& at);
   std::vector<Port> ports(const YAML::Node& node, const std::string& at);
   void mounts(const YAML::Node& node, const std::string& at, std::vector<Mount>& out);
+  void tmpfs(const YAML::Node& node, const std::string& at, std::vector<Mount>& out);
 
   std::vector<Problem> problems;
 

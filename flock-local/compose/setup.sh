@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Runs as root in the `setup` container: makes what is missing of keys, certificates and passwords in the shared volumes.
+set -euo pipefail
+umask 022
+random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
+
+# The other containers run under users of their own, so these files are readable; the volumes are mounted nowhere else.
+for file in /secrets/postgres-admin /secrets/postgres; do
+  [ -s "$file" ] || random >"$file"
+done
+if [ ! -s /secrets/mqtt ]; then
+  for user in flock-api flock-ingester flock-scheduler; do echo "$user:$(random)"; done >/secrets/mqtt.new
+  cp /secrets/mqtt.new /broker/passwords
+  mosquitto_passwd -U /broker/passwords
+  mv /secrets/mqtt.new /secrets/mqtt
+fi
+
+flock-api generate-keys /flock/keys
+chown 10001 /flock/keys/device-signing.pem
+cp /flock/keys/jwks.json /broker/jwks.json
+
+if [ ! -s /broker/server.pem ]; then
+  work=$(mktemp -d)
+  openssl ecparam -name prime256v1 -genkey -noout -out "$work/ca.key"
+  openssl req -x509 -new -key "$work/ca.key" -out /flock/ca.pem -days 3650 -subj "/CN=Flock local CA" \
+    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+  openssl ecparam -name prime256v1 -genkey -noout -out /broker/server.key
+  openssl req -new -key /broker/server.key -out "$work/server.csr" -subj "/CN=mosquitto"
+  printf 'subjectAltName=DNS:mosquitto,DNS:localhost,IP:127.0.0.1\n' >"$work/server.ext"
+  openssl x509 -req -in "$work/server.csr" -CA /flock/ca.pem -CAkey "$work/ca.key" -CAcreateserial -days 825 \
+    -extfile "$work/server.ext" -out "$work/server.pem"
+  mv "$work/server.pem" /broker/server.pem   # last: its presence means that all is there
+  rm -rf "$work"
+fi
+chown mosquitto /broker/passwords /broker/server.key
+chmod 600 /broker/passwords /broker/server.key
