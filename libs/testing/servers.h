@@ -72,4 +72,26 @@ class Registry final : public Server {
   std::string auth_;
 };
 
+// A Podman service on a store of its own: the runtime of one test device. Needs root. Everything it
+// made (containers, networks, mounts) goes with the object.
+class Podman final : public Server {
+ public:
+  // `store`: where images and containers lie, e.g. a small file system; default: a folder of its
+  // own.
+  explicit Podman(std::string store = "");
+  ~Podman() override;
+  void start() override;
+  std::string socket() const { return dir_.file("podman.sock"); }
+  // `podman arguments...` on this store; returns what it printed. Throws Error{kInternal}.
+  std::string run(const std::vector<std::string>& arguments) const;
+  // Builds an image FROM scratch whose one file is the static C program `source` as /app; returns
+  // "localhost/NAME@sha256:...". `lines`: more of the Containerfile, e.g. "ENV A=b".
+  std::string build(const std::string& name, const std::string& source,
+                    const std::string& lines = "") const;
+
+ private:
+  std::vector<std::string> environment() const;
+  std::string store_;
+};
+
 }  // namespace flock::testing
