@@ -93,5 +93,10 @@ void add_device_routes(Context& context);
 void add_provisioning_routes(Context& context);
 void add_release_routes(Context& context);
 void add_rollout_routes(Context& context);
+void add_openapi_route(Context& context);
+void add_routes(Context& context);  // all of them
+
+// flock-api/openapi/openapi.yaml as JSON.
+bj::value openapi_document();
 
 }  // namespace flock::targets::api
