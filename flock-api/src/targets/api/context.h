@@ -65,6 +65,9 @@ class Context {
 // --- Answers
 // --------------------------------------------------------------------------------------
 net::Reply json_reply(int status, const bj::value& value);
+// The members that every problem has, and its headers; `response.status` is set already.
+void finish_problem(const net::Request& request, const std::string& id, net::Response& response,
+                    bj::object body);
 net::Response problem(const net::Request& request, std::exception_ptr failure);
 
 // --- Input
