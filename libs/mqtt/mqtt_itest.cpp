@@ -6,6 +6,7 @@
 
 #include "async/loop.h"
 #include "async/scope.h"
+#include "base/error.h"
 #include "base/id.h"
 #include "crypto/keys.h"
 #include "mqtt/bus_contract.h"
@@ -89,30 +90,46 @@ class CuttingProxy {
   TaskScope scope_;
 };
 
-TEST_F(MqttBroker, KeepsTheContractOverTls) {
+// Two clients of one broker keep the contract.
+Task<void> check_contract(ClientOptions options) {
+  const Executor executor = co_await asio::this_coro::executor;
+  options.session_expiry = Duration(0);  // or the next pair shares the shared subscription with it
+  ClientOptions other = options;
+  other.client_id = new_uuid();
+  Client first(executor, options), second(executor, other);
+  TaskScope scope(executor);
+  scope.spawn("first", first.run());
+  scope.spawn("second", second.run());
+  co_await first.wait_connected();
+  co_await second.wait_connected();
+  co_await bus_contract(first, second);
+  co_await first.disconnect(Duration(1000));
+  co_await second.disconnect(Duration(1000));
+  co_await scope.join();
+}
+
+TEST_F(MqttBroker, KeepsTheContractOverTcpAndWebSocket) {
+  Mosquitto broker({"", "", "", true});
+  broker.start();
+  for (const std::string& url : {broker.url(), broker.websocket_url()}) {
+    SCOPED_TRACE(url);
+    run_task([&] { return check_contract(options_for(url)); }, Duration(20'000));
+  }
+}
+
+TEST_F(MqttBroker, KeepsTheContractOverTlsAndWebSocketOverTls) {
   const auto ca = crypto::make_ca("test", 1);
   const auto issued = crypto::issue_certificate(ca, {"127.0.0.1"}, 1);
-  Mosquitto broker({issued.certificate_pem, issued.key_pem, ""});
+  Mosquitto broker({issued.certificate_pem, issued.key_pem, "", true});
   broker.start();
-  run_task(
-      [&]() -> Task<void> {
-        const Executor executor = co_await asio::this_coro::executor;
-        net::TlsOptions trust;
-        trust.ca_pem = ca.certificate_pem;
-        ClientOptions options = options_for(broker.url()), other = options_for(broker.url());
-        options.tls = other.tls = net::make_tls_client(trust);
-        Client first(executor, options), second(executor, other);
-        TaskScope scope(executor);
-        scope.spawn("first", first.run());
-        scope.spawn("second", second.run());
-        co_await first.wait_connected();
-        co_await second.wait_connected();
-        co_await bus_contract(first, second);
-        co_await first.disconnect(Duration(1000));
-        co_await second.disconnect(Duration(1000));
-        co_await scope.join();
-      },
-      Duration(20'000));
+  net::TlsOptions trust;
+  trust.ca_pem = ca.certificate_pem;
+  for (const std::string& url : {broker.url(), broker.websocket_url()}) {
+    SCOPED_TRACE(url);
+    ClientOptions options = options_for(url);
+    options.tls = net::make_tls_client(trust);
+    run_task([&] { return check_contract(options); }, Duration(20'000));
+  }
 }
 
 TEST_F(MqttBroker, LosesNothingWhenConnectionsAreCutInTheMiddleOfABurst) {

@@ -3,6 +3,8 @@
 // program fails the test when FLOCK_REQUIRE_SERVICES=1 and skips it otherwise (require()).
 #pragma once
 
+#include <signal.h>
+
 #include <string>
 #include <vector>
 
@@ -43,16 +45,21 @@ class Mosquitto final : public Server {
  public:
   struct Options {
     std::string tls_certificate_pem, tls_key_pem;  // set: TLS
-    std::string extra;  // lines of mosquitto.conf; without any, anonymous is allowed
+    std::string extra;        // lines of mosquitto.conf; without any, anonymous is allowed
+    bool websockets = false;  // a second listener, with the same TLS
   };
   Mosquitto() = default;
   explicit Mosquitto(Options options) : options_(std::move(options)) {}
   void start() override;
   std::string url() const;
+  std::string websocket_url() const;  // ws:// or wss://, without a path
+  // Writes sessions and retained messages to disk; kill9() loses what came later.
+  void save() { process_.signal(SIGUSR1); }
   const TempDir& dir() const { return dir_; }
 
  private:
   Options options_;
+  int websocket_port_ = free_port();
 };
 
 class Valkey final : public Server {
