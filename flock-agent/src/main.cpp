@@ -66,19 +66,16 @@ int run(std::vector<std::string> arguments) {
   log::set_level(log::parse_level(level));
   log::set_format(log::default_format());
 
-  bool again = true;
-  const auto live = [&](Executor executor) -> Task<void> {
-    agent::Agent agent(executor, options);
-    asio::signal_set signals(executor, SIGTERM, SIGINT);
+  Loop loop;
+  agent::Agent agent(loop.executor(), options);
+  const auto live = [&]() -> Task<void> {
+    asio::signal_set signals(loop.executor(), SIGTERM, SIGINT);
     signals.async_wait([&](const boost::system::error_code& error, int) {
       if (!error) agent.stop();
     });
-    again = co_await agent.run();
+    co_await agent.run();
   };
-  while (again) {
-    Loop loop;
-    loop.run(live(loop.executor()));
-  }
+  loop.run(live());
   return 0;
 }
 

@@ -28,18 +28,17 @@ constexpr Duration kWillDelay{30'000};
 constexpr Duration kSessionLife{7LL * 24 * 3600 * 1000};
 // Between attempts of a device that the server does not want.
 constexpr Duration kRefusedPause{30'000};
+constexpr int kConnectionsPerAddress = 3;
 constexpr Duration kReportPause{5000};  // after a report that did not arrive
 
 net::ClientOptions http_options(const AgentOptions& options) {
   net::ClientOptions out;
   out.user_agent = std::string("flockd/") + kVersion;
   out.body_bytes = 1 << 20;
-  out.idle_connections = 0;  // calls are hours apart
-  if (!options.ca_file.empty()) {
-    net::TlsOptions tls;
-    tls.ca_pem = read_file(options.ca_file).value_or("");
-    out.tls = net::make_tls_client(tls);
-  }
+  out.idle_connections = 0;
+  net::TlsOptions tls;  // without a file of its own: the system's roots
+  if (!options.ca_file.empty()) tls.ca_pem = read_file(options.ca_file).value_or("");
+  if (options.server.starts_with("https:")) out.tls = net::make_tls_client(tls);
   return out;
 }
 
@@ -51,6 +50,7 @@ IdentityOptions identity_options(const AgentOptions& options) {
   out.name = options.name;
   out.agent_version = kVersion;
   out.hardware = read_hardware();
+  out.client = [options] { return http_options(options); };
   return out;
 }
 
@@ -73,12 +73,13 @@ struct Agent::Impl {
   Impl(Executor e, AgentOptions o)
       : executor(e),
         options(std::move(o)),
-        http(e, http_options(options)),
-        identity(http, identity_options(options)),
+        identity(identity_options(options)),
         reconciler(e, make_podman(e, options.podman_socket, options.insecure_hosts),
                    reconciler_options()),
         report_changed(e),
+        moved(e),
         stopping(e),
+        session(std::make_unique<TaskScope>(e)),
         scope(e) {}
 
   Reconciler::Options reconciler_options() {
@@ -100,13 +101,8 @@ struct Agent::Impl {
     log::info("flockd starts", {{"version", kVersion},
                                 {"device", identity.device_id()},
                                 {"desired_version", reconciler.version()}});
-    // What is not expected may not leave half an agent behind: whoever started flockd does it
-    // again.
-    scope.on_failure([this](const std::string& name, std::exception_ptr error) {
-      log::error("a part of flockd failed; it ends", {{"part", name}});
-      failure = error;
-      stopping.set();
-    });
+    watch(scope);
+    watch(*session);
     scope.spawn("reconcile", reconciler.run());  // needs no network
     scope.spawn("link", link_loop());
     co_await stopping.wait();
@@ -120,9 +116,20 @@ struct Agent::Impl {
     }
     scope.cancel();
     co_await scope.join();
+    session->cancel();
+    co_await session->join();
     co_await reconciler.stop();
     if (failure) std::rethrow_exception(failure);
     log::info("flockd stopped; the containers go on");
+  }
+
+  // What is not expected may not leave half an agent behind: whoever started flockd does it again.
+  void watch(TaskScope& tasks) {
+    tasks.on_failure([this](const std::string& name, std::exception_ptr error) {
+      log::error("a part of flockd failed; it ends", {{"part", name}});
+      failure = error;
+      stopping.set();
+    });
   }
 
   Task<void> say_goodbye() {
@@ -133,16 +140,27 @@ struct Agent::Impl {
   // --- Link
   // ---------------------------------------------------------------------------------------
 
+  // One session with the broker after another: at its next address when one is out of reach (8883
+  // is closed in many networks, 443 is not), or where it has moved to.
   Task<void> link_loop() {
     co_await get_token();
-    start_bus();
-    mqtt::Subscription wanted;
-    wanted.filter = "devices/" + identity.device_id() + "/desired";
-    co_await bus->subscribe(wanted,
-                            [this](mqtt::Delivery delivery) { take_desired(std::move(delivery)); });
-    scope.spawn("bus", bus->run());
-    scope.spawn("renewal", renew_loop());
-    scope.spawn("report", report_loop());
+    for (;;) {
+      moved.reset();
+      const auto& urls = identity.broker_urls();
+      start_bus(urls[address % urls.size()]);
+      mqtt::Subscription wanted;
+      wanted.filter = "devices/" + identity.device_id() + "/desired";
+      co_await bus->subscribe(
+          wanted, [this](mqtt::Delivery delivery) { take_desired(std::move(delivery)); });
+      session->spawn("bus", bus->run());
+      session->spawn("renewal", renew_loop());
+      session->spawn("report", report_loop());
+      co_await moved.wait();
+      session->cancel();
+      co_await session->join();
+      session = std::make_unique<TaskScope>(executor);
+      watch(*session);
+    }
   }
 
   // Without a first token there may be no device id, and the broker's address may be an old one.
@@ -170,9 +188,9 @@ struct Agent::Impl {
     return backoff.next() + (away ? Duration(0) : kRefusedPause);
   }
 
-  void start_bus() {
+  void start_bus(const std::string& url) {
     mqtt::ClientOptions out;
-    out.url = identity.broker_url();
+    out.url = url;
     if (!identity.broker_ca().empty()) {
       net::TlsOptions tls;
       tls.ca_pem = identity.broker_ca();
@@ -190,15 +208,21 @@ struct Agent::Impl {
       const std::string token = co_await identity.token();
       co_return mqtt::Credentials{identity.device_id(), Secret(token)};
     };
-    bus_url = out.url;
+    bus_urls = identity.broker_urls();
     bus_ca = identity.broker_ca();
+    failed_connections = 0;
     bus = std::make_unique<mqtt::Client>(executor, std::move(out));
     bus->on_connection([this](bool up, const std::string& reason) {
       if (up) {
+        failed_connections = 0;
         log::info("connected to the broker");
         announce = true;
         report_changed.set();
       } else {
+        if (++failed_connections == kConnectionsPerAddress && bus_urls.size() > 1) {
+          ++address;
+          moved.set();
+        }
         if (reason != lost_reason) log::warn("the broker is away", {{"reason", reason}});
         // The broker may refuse a token that we still think good, for instance after its keys
         // changed.
@@ -232,11 +256,11 @@ struct Agent::Impl {
         co_await sleep_for(*pause);
         continue;
       }
-      if (bus_url != identity.broker_url() || bus_ca != identity.broker_ca()) {
-        log::info("the broker has moved; flockd starts anew", {{"broker", identity.broker_url()}});
-        restart = true;
-        stopping.set();
-        co_return;
+      if (bus_urls != identity.broker_urls() || bus_ca != identity.broker_ca()) {
+        log::info("the broker has moved", {{"broker", identity.broker_urls().front()}});
+        address = 0;
+        moved.set();
+        continue;
       }
       bus->reconnect();  // the broker knows a session by the token it began with
     }
@@ -303,28 +327,28 @@ struct Agent::Impl {
 
   Executor executor;
   AgentOptions options;
-  net::HttpClient http;
   Identity identity;
   Reconciler reconciler;
   std::unique_ptr<mqtt::Client> bus;
-  std::string bus_url, bus_ca;
+  std::vector<std::string> bus_urls;
+  std::string bus_ca;
+  std::size_t address = 0;  // which of the broker's is in use
+  int failed_connections = 0;
   std::int64_t seq = 0;
   const std::string boot_id = read_boot_id();
   const device::v1::Hardware hardware = read_hardware();
-  bool announce = false, restart = false;
+  bool announce = false;
   std::exception_ptr failure;
   std::string lost_reason;
-  Event report_changed, stopping;
+  Event report_changed, moved, stopping;
+  std::unique_ptr<TaskScope> session;  // what belongs to one broker address
   TaskScope scope;
 };
 
 Agent::Agent(Executor executor, AgentOptions options)
     : impl_(std::make_unique<Impl>(std::move(executor), std::move(options))) {}
 Agent::~Agent() = default;
-Task<bool> Agent::run() {
-  co_await impl_->run();
-  co_return impl_->restart;
-}
+Task<void> Agent::run() { co_await impl_->run(); }
 void Agent::stop() { impl_->stopping.set(); }
 
 }  // namespace flock::agent

@@ -18,13 +18,12 @@ struct AgentOptions {
 };
 
 // flockd: keeps this device at what is wanted of it, and proves it. run() ends when stop() was
-// called, or with true when it should be run anew, because what it was told at registration
-// changed.
+// called.
 class Agent {
  public:
   Agent(Executor executor, AgentOptions options);
   ~Agent();
-  Task<bool> run();
+  Task<void> run();
   void stop();
 
  private:

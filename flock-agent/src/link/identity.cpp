@@ -31,6 +31,15 @@ std::string text_of(const bj::object& object, std::string_view key) {
   return value && value->is_string() ? std::string(value->get_string()) : "";
 }
 
+std::vector<std::string> texts_of(const bj::object& object, std::string_view key) {
+  std::vector<std::string> out;
+  const bj::value* list = object.if_contains(key);
+  if (list == nullptr || !list->is_array()) return out;
+  for (const bj::value& item : list->get_array())
+    if (item.is_string()) out.emplace_back(item.get_string());
+  return out;
+}
+
 constexpr Duration kClockSlack{30'000};
 
 // IMF-fixdate, the one form that servers send (RFC 9110, 5.6.7).
@@ -65,8 +74,7 @@ void move_aside(const std::string& path, const std::string& reason) {
 
 }  // namespace
 
-Identity::Identity(net::HttpClient& http, IdentityOptions options)
-    : http_(http), options_(std::move(options)) {}
+Identity::Identity(IdentityOptions options) : options_(std::move(options)) {}
 
 void Identity::load() {
   make_folder(options_.data_dir);
@@ -114,8 +122,6 @@ void Identity::load_identity() {
         value.is_object() ? value.get_object() : throw Error(Code::kCorrupt, "not an object");
     if (!is_uuid(text_of(object, "device_id"))) throw Error(Code::kCorrupt, "no device id");
     device_id_ = text_of(object, "device_id");
-    broker_url_ = text_of(object, "broker_url");
-    broker_ca_ = text_of(object, "broker_ca");
     stored_ = true;
   } catch (const Error& error) {
     move_aside(file, error.message());
@@ -186,8 +192,8 @@ Task<void> Identity::register_device() {
 Task<net::Response> Identity::post(std::string path, std::string body) {
   net::Headers headers;
   headers.add("Content-Type", "application/json");
-  co_return co_await http_.send("POST", options_.server + path, std::move(headers),
-                                std::move(body));
+  net::HttpClient http(co_await asio::this_coro::executor, options_.client());
+  co_return co_await http.send("POST", options_.server + path, std::move(headers), std::move(body));
 }
 
 // True when this device's clock turned out to be wrong enough to be refused for it.
@@ -246,38 +252,30 @@ void Identity::take(const std::string& answer) {
   clock_offset_ = server_time - system_clock().now();
   const Duration life = expires - server_time;
   if (life <= Duration(0)) throw Error(Code::kProtocol, "the server's token has expired already");
+  const bj::value* mqtt = object.if_contains("mqtt");
+  if (mqtt == nullptr || !mqtt->is_object() || texts_of(mqtt->get_object(), "urls").empty())
+    throw Error(Code::kProtocol, "the server's answer names no broker");
+  broker_urls_ = texts_of(mqtt->get_object(), "urls");
+  broker_ca_ = text_of(mqtt->get_object(), "ca_certificates");
   const SteadyPoint now = std::chrono::steady_clock::now();
   good_until_ = now + life - std::min(Duration(30'000), life / 5);
   renew_at_ = now + life * 2 / 3 -
               Duration(static_cast<Duration::rep>(
                   random_below(static_cast<std::uint64_t>(life.count()) / 12 + 1)));
   token_ = token;
-
-  std::string url, ca;
-  if (const bj::value* mqtt = object.if_contains("mqtt"); mqtt && mqtt->is_object()) {
-    ca = text_of(mqtt->get_object(), "ca_certificates");
-    if (const bj::value* urls = mqtt->get_object().if_contains("urls");
-        urls && urls->is_array() && !urls->get_array().empty() && urls->get_array()[0].is_string())
-      url = std::string(urls->get_array()[0].get_string());
-  }
-  if (url.empty()) throw Error(Code::kProtocol, "the server's answer names no broker");
-  if (stored_ && id == device_id_ && url == broker_url_ && ca == broker_ca_) return;
+  if (stored_ && id == device_id_) return;  // nothing new: no write
   stored_ = false;
   device_id_ = id;
-  broker_url_ = url;
-  broker_ca_ = ca;
   store();
 }
 
 // What is not on disk costs another registration at the next start, so it is no reason to stop.
 void Identity::store() {
   try {
-    write_file_atomic(
-        options_.data_dir + "/identity.json",
-        bj::serialize(bj::object{
-            {"device_id", device_id_}, {"broker_url", broker_url_}, {"broker_ca", broker_ca_}}));
+    write_file_atomic(options_.data_dir + "/identity.json",
+                      bj::serialize(bj::object{{"device_id", device_id_}}));
     stored_ = true;
-    log::info("this device is registered", {{"device", device_id_}, {"broker", broker_url_}});
+    log::info("this device is registered", {{"device", device_id_}});
   } catch (const Error& error) {
     log::error("cannot store this device's registration; tried again with the next token", error);
   }

@@ -16,13 +16,16 @@ namespace flock::agent {
 struct IdentityOptions {
   std::string server, provisioning_key_file, data_dir, name, agent_version;
   device::v1::Hardware hardware;
+  // How to reach the server. Asked for each call: calls are an hour apart, and trusted roots that
+  // are kept meanwhile are a tenth of the agent's memory.
+  std::function<net::ClientOptions()> client = [] { return net::ClientOptions(); };
 };
 
 // Who this device is. The key is made here and never leaves; everything else comes from
 // registration and can be had again with the key, so a damaged file costs a call, not the identity.
 class Identity {
  public:
-  Identity(net::HttpClient& http, IdentityOptions options);
+  explicit Identity(IdentityOptions options);
 
   // Reads the key and what was stored, making the key when there is none (0600, on disk before it
   // is shown to anybody).
@@ -39,7 +42,8 @@ class Identity {
   void forget_token() noexcept { token_.clear(); }
 
   const std::string& device_id() const noexcept { return device_id_; }
-  const std::string& broker_url() const noexcept { return broker_url_; }
+  // In order of preference; known once there was a token.
+  const std::vector<std::string>& broker_urls() const noexcept { return broker_urls_; }
   const std::string& broker_ca() const noexcept { return broker_ca_; }
 
  private:
@@ -55,11 +59,11 @@ class Identity {
   void take(const std::string& answer);
   std::string registration_body() const;
 
-  net::HttpClient& http_;
   IdentityOptions options_;
   std::shared_ptr<const crypto::Key> key_;
   std::string wireguard_public_;
-  std::string device_id_, broker_url_, broker_ca_, token_;
+  std::string device_id_, broker_ca_, token_;
+  std::vector<std::string> broker_urls_;
   SteadyPoint good_until_{}, renew_at_ = SteadyPoint::max();
   bool stored_ = false;       // what is above is on disk
   Duration clock_offset_{0};  // what to add to this device's clock to get the server's

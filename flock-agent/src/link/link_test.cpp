@@ -94,14 +94,13 @@ TEST(Identity, RegistersOnceRenewsAndTellsRefusals) {
     const Executor executor = co_await asio::this_coro::executor;
     const TempDir dir;
     Imposter imposter(executor);
-    net::HttpClient http(executor, {});
     IdentityOptions options;
     options.server = imposter.url;
     options.data_dir = dir.file("data");
     options.provisioning_key_file = dir.write("key", "flp_x\n");
     const auto ask = [](Identity& identity) -> Task<void> { co_await identity.token(); };
     {
-      Identity identity(http, options);
+      Identity identity(options);
       identity.load();
       imposter.status = 403;
       EXPECT_EQ(co_await code_of_task(ask(identity)), Code::kForbidden);
@@ -115,7 +114,7 @@ TEST(Identity, RegistersOnceRenewsAndTellsRefusals) {
     }
     const std::string key = *read_file(dir.file("data/device.key"));
     dir.write("data/identity.json", "{broken");
-    Identity again(http, options);
+    Identity again(options);
     again.load();
     EXPECT_FALSE(again.registered());
     co_await again.token();
@@ -129,21 +128,20 @@ TEST(Identity, RegistersOnceRenewsAndTellsRefusals) {
 }
 
 struct Registered {
-  explicit Registered(Executor executor) : imposter(executor), http(executor, {}) {
+  explicit Registered(Executor executor) : imposter(executor) {
     options.server = imposter.url;
     options.data_dir = dir.file("data");
     options.provisioning_key_file = dir.write("key", "flp_x\n");
   }
   TempDir dir;
   Imposter imposter;
-  net::HttpClient http;
   IdentityOptions options;
 };
 
 TEST(Identity, KeepsTheOldTokenWhileItCannotGetANewOne) {
   run_task([]() -> Task<void> {
     Registered device(co_await asio::this_coro::executor);
-    Identity identity(device.http, device.options);
+    Identity identity(device.options);
     identity.load();
     const std::string first = co_await identity.token();
     device.imposter.status = 503;
@@ -160,7 +158,7 @@ TEST(Identity, TakesTheServersTimeWhenItsOwnClockIsRefused) {
   run_task([]() -> Task<void> {
     Registered device(co_await asio::this_coro::executor);
     device.imposter.date = "Fri, 31 Dec 2100 23:59:59 GMT";
-    Identity identity(device.http, device.options);
+    Identity identity(device.options);
     identity.load();
     co_await identity.token();
     EXPECT_EQ(device.imposter.paths.size(), 2u);
@@ -172,7 +170,7 @@ TEST(Identity, TakesTheServersTimeWhenItsOwnClockIsRefused) {
 TEST(Identity, TellsTheRefusalWhenThereIsNoProvisioningKeyAnyMore) {
   run_task([]() -> Task<void> {
     Registered device(co_await asio::this_coro::executor);
-    Identity identity(device.http, device.options);
+    Identity identity(device.options);
     identity.load();
     co_await identity.token();
     std::filesystem::remove(device.options.provisioning_key_file);
@@ -185,7 +183,7 @@ TEST(Identity, TellsTheRefusalWhenThereIsNoProvisioningKeyAnyMore) {
 TEST(Identity, KeysArePrivateAndOnDiskBeforeTheServerHearsOfThem) {
   run_task([]() -> Task<void> {
     Registered device(co_await asio::this_coro::executor);
-    Identity identity(device.http, device.options);
+    Identity identity(device.options);
     identity.load();
     EXPECT_TRUE(device.imposter.paths.empty());
     using std::filesystem::perms;
@@ -202,7 +200,7 @@ TEST(Identity, AKeyFileThatCannotBeReadIsNoReasonToBecomeSomebodyElse) {
   run_task([]() -> Task<void> {
     Registered device(co_await asio::this_coro::executor);
     std::filesystem::create_directories(device.options.data_dir + "/device.key");  // read() fails
-    Identity identity(device.http, device.options);
+    Identity identity(device.options);
     EXPECT_EQ(flock::testing::code_of([&] { identity.load(); }), Code::kUnavailable);
     EXPECT_TRUE(std::filesystem::is_directory(device.options.data_dir + "/device.key"));
     co_await device.imposter.server.stop();
@@ -213,7 +211,7 @@ TEST(Identity, AFullDiskDoesNotKeepItFromWorkingAndIsMadeUpForLater) {
   run_task([]() -> Task<void> {
     Registered device(co_await asio::this_coro::executor);
     const std::string file = device.options.data_dir + "/identity.json";
-    Identity identity(device.http, device.options);
+    Identity identity(device.options);
     identity.load();
     std::filesystem::create_directories(file + ".new");  // the write cannot begin
     const std::string token = co_await identity.token();
