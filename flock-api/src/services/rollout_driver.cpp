@@ -187,18 +187,28 @@ Task<void> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::Reported
 Task<void> RolloutDriver::reread_reports() {
   const auto running = co_await db_.query(Scope::system(), sql::kRolloutsRunning);
   for (const Row& rollout : running.rows) {
-    const auto open =
-        co_await db_.query(Scope::system(), sql::kRolloutUnsettled,
-                           Params().text(rollout.text("org_id")).text(rollout.text("id")));
-    std::vector<DeviceId> devices;
-    for (const Row& row : open.rows) devices.push_back(DeviceId::trusted(row.text("device_id")));
-    const auto reports = co_await live_.get_reported(devices);
-    for (std::size_t i = 0; i < devices.size(); ++i) {
-      device::v1::ReportedState report;
-      if (reports[i] && report.ParseFromString(*reports[i]))
-        co_await apply(OrgId::trusted(rollout.text("org_id")), devices[i], std::move(report));
-    }
+    const OrgId org = OrgId::trusted(rollout.text("org_id"));
+    std::string after;
+    do {
+      after = co_await reread_page(org, rollout.text("id"), after);
+    } while (!after.empty());
   }
+}
+
+// The last device of the page, or "" at the end.
+Task<std::string> RolloutDriver::reread_page(OrgId org, std::string rollout, std::string after) {
+  const auto open = co_await db_.query(Scope::system(), sql::kRolloutUnsettled,
+                                       Params().text(org.text()).text(rollout).text(after));
+  std::vector<DeviceId> devices;
+  for (const Row& row : open.rows) devices.push_back(DeviceId::trusted(row.text("device_id")));
+  if (devices.empty()) co_return "";
+  const auto reports = co_await live_.get_reported(devices);
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    device::v1::ReportedState report;
+    if (reports[i] && report.ParseFromString(*reports[i]))
+      co_await apply(org, devices[i], std::move(report));
+  }
+  co_return devices.back().text();
 }
 
 Task<void> RolloutDriver::judge() {
