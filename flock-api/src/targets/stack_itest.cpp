@@ -77,6 +77,11 @@ void Stack::start_valkey() {
   close_on_exec();
   servers_->valkey.start();
 }
+void Stack::stop_broker() { servers_->mosquitto.kill9(); }
+void Stack::start_broker() {
+  close_on_exec();
+  servers_->mosquitto.start();
+}
 void Stack::stop_registry() { servers_->registry.kill9(); }
 void Stack::start_registry() {
   close_on_exec();
