@@ -149,6 +149,7 @@ class TargetThread {
     scope.spawn("bus", bus.run());
     scope.spawn("health", watch(db, *live_state));
     const auto failed = [&](std::exception_ptr error) {
+      if (stop_.is_set()) return;  // what breaks while all is taken down is no failure
       failure = error;
       stop_.set();
     };
@@ -159,9 +160,9 @@ class TargetThread {
     starting.spawn("start", start_target(std::move(parts), target));
     co_await stop_.wait();
 
-    health_.started = false;
     starting.cancel();  // the request to stop may come at any point of the start
     co_await starting.join();
+    health_.started = false;
     if (target) co_await end(*target, bus);
     scope.cancel();
     co_await scope.join();

@@ -47,6 +47,7 @@ class Stack {
 
  private:
   Stack();
+  void heal();
   struct Servers;
   std::unique_ptr<Servers> servers_;
 };
