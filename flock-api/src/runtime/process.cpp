@@ -125,6 +125,8 @@ class TargetThread {
 
   Task<void> live() {
     const Executor executor = loop_.executor();
+    const crypto::Key key = crypto::Key::from_private_pem(
+        read_secret_file(settings_.keys_directory + "/device-signing.pem"));
     postgres::Options db_options;
     db_options.url = settings_.postgres_url;
     db_options.password = Secret(secret_from(settings_.postgres_password_file));
@@ -138,6 +140,7 @@ class TargetThread {
     mqtt::Client bus(executor, bus_options());
     bus.on_connection([this](bool up, const std::string& reason) {
       health_.broker = up;
+      if (up) ++connections_;
       log::info(up ? "the broker is connected" : "the broker is away", {{"reason", reason}});
     });
     std::unique_ptr<targets::Target> target;
@@ -145,26 +148,25 @@ class TargetThread {
     TaskScope scope(executor), starting(executor);
     scope.spawn("bus", bus.run());
     scope.spawn("health", watch(db, *live_state));
-    starting.on_failure([&](const std::string&, std::exception_ptr error) {
+    const auto failed = [&](std::exception_ptr error) {
+      if (stop_.is_set()) return;  // what breaks while all is taken down is no failure
       failure = error;
       stop_.set();
-    });
-    starting.spawn("start",
-                   start_target({executor, settings_, db, *live_state, bus, make_key()}, target));
+    };
+    starting.on_failure([&](const std::string&, std::exception_ptr error) { failed(error); });
+    targets::Parts parts{executor, settings_, db, *live_state, bus, key};
+    parts.connections = [this] { return connections_; };
+    parts.failed = failed;
+    starting.spawn("start", start_target(std::move(parts), target));
     co_await stop_.wait();
 
-    health_.started = false;
     starting.cancel();  // the request to stop may come at any point of the start
     co_await starting.join();
+    health_.started = false;
     if (target) co_await end(*target, bus);
     scope.cancel();
     co_await scope.join();
     if (failure) std::rethrow_exception(failure);
-  }
-
-  crypto::Key make_key() const {
-    return crypto::Key::from_private_pem(
-        read_secret_file(settings_.keys_directory + "/device-signing.pem"));
   }
 
   Task<void> start_target(targets::Parts parts, std::unique_ptr<targets::Target>& target) {
@@ -233,6 +235,7 @@ class TargetThread {
   Loop loop_;
   Event stop_;
   Health health_;
+  std::uint64_t connections_ = 0;  // to the broker, so far
   std::thread thread_;
 };
 

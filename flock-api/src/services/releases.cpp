@@ -18,6 +18,7 @@ using postgres::Params;
 using postgres::Scope;
 
 constexpr Duration kResolveTime{60'000};
+constexpr std::size_t kWorkloadBytes = 512 * 1024;
 
 Task<void> resolve_one(oci::RegistryClient& registry, workload::Service& service,
                        std::vector<Problem>& problems) {
@@ -66,6 +67,11 @@ Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& regi
         .problems(std::move(problems));
 
   const std::string workload = workload::to_json(parsed.workload);
+  // Aliases let a small file stand for a huge one; a device's part must fit into one MQTT packet.
+  if (workload.size() > kWorkloadBytes)
+    throw Error(Code::kTooLarge, "the compose file stands for too much")
+        .with("bytes", std::to_string(workload.size()))
+        .with("limit", std::to_string(kWorkloadBytes));
   const std::string digest = "sha256:" + to_hex(crypto::sha256(workload));
   const ReleaseId id = ReleaseId::fresh();
   const auto store = [&](postgres::Transaction& tx) -> Task<void> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rollout_driver.h"
 
+#include "async/deadline.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "domain/desired.h"
@@ -18,6 +19,7 @@ using postgres::Scope;
 
 // How often one device that shows an old version is sent its desired state again.
 constexpr Duration kRepublishEvery{10'000};
+constexpr Duration kPublishTime{5000};
 
 mqtt::Message internal_message(std::string topic, const std::string& payload) {
   mqtt::Message message;
@@ -32,7 +34,16 @@ Task<void> RolloutDriver::announce(std::string org, std::string rollout) {
   internal::v1::RolloutChanged changed;
   changed.set_org_id(org);
   changed.set_rollout_id(rollout);
-  co_await bus_.publish(internal_message("rollout/changed", changed.SerializeAsString()));
+  // A hint for those who watch; the work must not wait for it.
+  if (!bus_.connected()) co_return;
+  try {
+    co_await with_deadline(
+        bus_.publish(internal_message("rollout/changed", changed.SerializeAsString())),
+        kPublishTime, "announcing a rollout");
+  } catch (const Error& error) {
+    if (error.code() == Code::kCancelled) throw;
+    log::debug("a change of a rollout was not announced", error);
+  }
 }
 
 Task<void> RolloutDriver::execute_deployments() {
@@ -132,12 +143,15 @@ Task<void> RolloutDriver::adopt_latecomers() {
 Task<void> RolloutDriver::publish_desired() {
   const auto devices = co_await db_.query(Scope::system(), sql::kUnpublished);
   for (const Row& device : devices.rows) {
+    // A broker that is away must not keep the rounds from going on; the next one tries again.
+    if (!bus_.connected()) co_return;
     const std::string org = device.text("org_id"), id = device.text("id");
     mqtt::Message message;
     message.topic = "devices/" + id + "/desired";
     message.payload = device.bytes("desired");
     message.retain = true;
-    co_await bus_.publish(std::move(message));
+    co_await with_deadline(bus_.publish(std::move(message)), kPublishTime,
+                           "publishing a desired state");
     const std::int64_t version = device.integer("desired_version");
     co_await db_.query(Scope::system(), sql::kPublished,
                        Params().text(org).text(id).integer(version));
@@ -187,18 +201,28 @@ Task<void> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::Reported
 Task<void> RolloutDriver::reread_reports() {
   const auto running = co_await db_.query(Scope::system(), sql::kRolloutsRunning);
   for (const Row& rollout : running.rows) {
-    const auto open =
-        co_await db_.query(Scope::system(), sql::kRolloutUnsettled,
-                           Params().text(rollout.text("org_id")).text(rollout.text("id")));
-    std::vector<DeviceId> devices;
-    for (const Row& row : open.rows) devices.push_back(DeviceId::trusted(row.text("device_id")));
-    const auto reports = co_await live_.get_reported(devices);
-    for (std::size_t i = 0; i < devices.size(); ++i) {
-      device::v1::ReportedState report;
-      if (reports[i] && report.ParseFromString(*reports[i]))
-        co_await apply(OrgId::trusted(rollout.text("org_id")), devices[i], std::move(report));
-    }
+    const OrgId org = OrgId::trusted(rollout.text("org_id"));
+    std::string after;
+    do {
+      after = co_await reread_page(org, rollout.text("id"), after);
+    } while (!after.empty());
   }
+}
+
+// The last device of the page, or "" at the end.
+Task<std::string> RolloutDriver::reread_page(OrgId org, std::string rollout, std::string after) {
+  const auto open = co_await db_.query(Scope::system(), sql::kRolloutUnsettled,
+                                       Params().text(org.text()).text(rollout).text(after));
+  std::vector<DeviceId> devices;
+  for (const Row& row : open.rows) devices.push_back(DeviceId::trusted(row.text("device_id")));
+  if (devices.empty()) co_return "";
+  const auto reports = co_await live_.get_reported(devices);
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    device::v1::ReportedState report;
+    if (reports[i] && report.ParseFromString(*reports[i]))
+      co_await apply(org, devices[i], std::move(report));
+  }
+  co_return devices.back().text();
 }
 
 Task<void> RolloutDriver::judge() {

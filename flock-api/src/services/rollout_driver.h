@@ -31,6 +31,7 @@ class RolloutDriver {
   Task<void> execute(const postgres::Row& deployment);
   Task<void> want(postgres::Transaction& tx, const postgres::Row& deployment,
                   const postgres::Row& device, const std::string& rollout);
+  Task<std::string> reread_page(OrgId org, std::string rollout, std::string after);
   Task<void> announce(std::string org, std::string rollout);
 
   postgres::Database& db_;

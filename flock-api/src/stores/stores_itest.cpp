@@ -78,6 +78,27 @@ TEST_F(PostgresStore, MigratesOnceAndKeepsTenantsApart) {
       Duration(20'000));
 }
 
+// The second wall stands for tables that are still to come, too.
+TEST_F(PostgresStore, PutsRowLevelSecurityUnderEveryTableOfTenants) {
+  run_task(
+      [&]() -> Task<void> {
+        postgres::Database db(co_await asio::this_coro::executor, options());
+        co_await db.migrate();
+        const auto open = co_await db.query(
+            Scope::system(),
+            "SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = "
+            "c.relnamespace WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND c.relname "
+            "NOT IN ('setup', 'schema_migrations') AND NOT (c.relrowsecurity AND "
+            "c.relforcerowsecurity AND EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = "
+            "c.oid AND p.polwithcheck IS NOT NULL))");
+        for (const auto& row : open.rows) ADD_FAILURE() << row.text("name") << " has no wall";
+        const auto walled = co_await db.query(
+            Scope::system(), "SELECT count(*) AS n FROM pg_policy WHERE polname = 'tenant'");
+        EXPECT_GE(walled.rows.at(0).integer("n"), 9);
+      },
+      Duration(20'000));
+}
+
 TEST_F(PostgresStore, TellsConflictsAndRollsBack) {
   run_task(
       [&]() -> Task<void> {

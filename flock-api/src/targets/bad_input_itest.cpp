@@ -145,6 +145,11 @@ TEST_F(BadInput, NoReleaseIsMadeOfWhatCannotBeHad) {
     const bj::value releases = co_await api.call("GET", "/v1/releases");
     EXPECT_TRUE(releases.at("items").as_array().empty());
     co_await push_image(backend.executor, stack->registry_host(), "late", "1", {"amd64"});
+    std::string bomb = "x-big: &big " + std::string(30'000, 'b') +
+                       "\nservices:\n  a:\n    image: registry.example/late:1\n    environment:\n";
+    for (int i = 0; i < 20; ++i) bomb += "      V" + std::to_string(i) + ": *big\n";
+    co_await api.call("POST", "/v1/releases", compose_body(bomb));
+    EXPECT_EQ(api.last.status, 413) << api.last.status << api.last.body.substr(0, 300);
     // Releases made at the same time, none naming its version: each gets a number of its own.
     std::set<std::string> versions;
     TaskScope scope(backend.executor);

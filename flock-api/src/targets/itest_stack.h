@@ -38,6 +38,8 @@ class Stack {
   void start_postgres();
   void stop_valkey();
   void start_valkey();
+  void stop_broker();
+  void start_broker();
   void stop_registry();
   void start_registry();
 
@@ -45,6 +47,7 @@ class Stack {
 
  private:
   Stack();
+  void heal();
   struct Servers;
   std::unique_ptr<Servers> servers_;
 };

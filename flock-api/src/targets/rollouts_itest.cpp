@@ -238,6 +238,27 @@ TEST_F(Rollouts, ADeviceThatShowsAnOlderVersionIsSentTheStoredOneAgain) {
   });
 }
 
+TEST_F(Rollouts, ABrokerThatIsAwayHoldsNothingUp) {
+  on_site([this](Site& site) -> Task<void> {
+    FakeDevice device(site.backend), lost(site.backend);
+    co_await device.join(site.api, site.secret);
+    co_await lost.join(site.api, site.secret);
+    co_await site.backend.put_release(site.api.token, "1", {{"linux/amd64", "sha256:a"}});
+    stack->stop_broker();
+    const SteadyPoint begin = std::chrono::steady_clock::now();
+    co_await site.api.call("POST", "/v1/devices/" + lost.id + "/actions/revoke");
+    EXPECT_EQ(site.api.last.status, 200) << site.api.last.body;
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+    const std::string rollout = co_await site.deploy({{"fleet_id", "edge"}});
+    stack->start_broker();
+    co_await eventually(
+        "desired", [&]() -> Task<bool> { co_return device.desired.version() == 1; },
+        Duration(20'000));
+    co_await device.report(device.state(Report::CONFIRMED));
+    co_await site.until(rollout, "COMPLETED");
+  });
+}
+
 TEST_F(Rollouts, PresenceFollowsWhatTheDeviceSays) {
   stack->settings.presence_every = Duration(300);
   on_site([](Site& site) -> Task<void> {

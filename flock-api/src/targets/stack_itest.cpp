@@ -14,7 +14,8 @@
 #include "crypto/jwt.h"
 #include "net/router.h"
 #include "services/credentials.h"
-#include "targets/api/context.h"
+#include "stores/postgres/statements.h"
+#include "targets/api/openapi.h"
 #include "targets/itest_stack.h"
 #include "testing/servers.h"
 
@@ -35,6 +36,7 @@ Stack* Stack::get() {
   static const bool installed = flock::testing::require(
       {"postgres", "initdb", "psql", "mosquitto", "redis-server", "docker-registry"});
   static const std::unique_ptr<Stack> stack(installed ? new Stack() : nullptr);
+  if (stack) stack->heal();
   return stack.get();
 }
 
@@ -67,6 +69,19 @@ void close_on_exec() {
 
 }  // namespace
 
+// A test that failed half-way may have left a server stopped.
+void Stack::heal() {
+  const auto up = [](flock::testing::Server& server) {
+    if (flock::testing::port_open(server.port())) return;
+    close_on_exec();
+    server.start();
+  };
+  up(servers_->postgres);
+  up(servers_->mosquitto);
+  up(servers_->valkey);
+  up(servers_->registry);
+}
+
 void Stack::stop_postgres() { servers_->postgres.kill9(); }
 void Stack::start_postgres() {
   close_on_exec();
@@ -76,6 +91,11 @@ void Stack::stop_valkey() { servers_->valkey.kill9(); }
 void Stack::start_valkey() {
   close_on_exec();
   servers_->valkey.start();
+}
+void Stack::stop_broker() { servers_->mosquitto.kill9(); }
+void Stack::start_broker() {
+  close_on_exec();
+  servers_->mosquitto.start();
 }
 void Stack::stop_registry() { servers_->registry.kill9(); }
 void Stack::start_registry() {
@@ -172,7 +192,7 @@ Task<std::string> Backend::put_release(std::string api_key, std::string version,
 namespace {
 
 const bj::value& document() {
-  static const bj::value value = api::openapi_document();
+  static const bj::value value = json::parse(api::openapi_json());
   return value;
 }
 

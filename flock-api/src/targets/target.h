@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "async/scope.h"
 #include "async/task.h"
 #include "crypto/keys.h"
 #include "mqtt/client.h"
@@ -21,6 +25,11 @@ struct Parts {
   stores::LiveState& live;
   mqtt::Client& bus;
   crypto::Key signing_key;
+  // How often the bus was connected so far; unset: not known.
+  std::function<std::uint64_t()> connections = {};
+  // To be told when a background task ended that nobody starts again: the process ends with it, for
+  // a target that only looks alive is worse than none.
+  std::function<void(std::exception_ptr)> failed = {};
 };
 
 // One part of the product with its own life. start: can work when it returns. drain: takes no new
@@ -32,6 +41,12 @@ class Target {
   virtual Task<void> drain() = 0;
   virtual Task<void> stop() = 0;
 };
+
+// Hands the failures of `scope` to `failed`, when there is one.
+inline void end_with(TaskScope& scope, const std::function<void(std::exception_ptr)>& failed) {
+  if (!failed) return;
+  scope.on_failure([failed](const std::string&, std::exception_ptr failure) { failed(failure); });
+}
 
 std::unique_ptr<Target> make_api_target(Parts parts);
 std::unique_ptr<Target> make_ingester_target(Parts parts);

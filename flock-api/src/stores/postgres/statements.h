@@ -222,9 +222,9 @@ inline constexpr const char* kRolloutRevoked =
     "d.org_id = x.org_id AND d.id = x.device_id AND d.revoked_at IS NOT NULL AND x.state NOT IN "
     "('CONFIRMED', 'FAILED', 'SUPERSEDED')";
 inline constexpr const char* kRolloutUnsettled =
-    "SELECT device_id, org_id FROM rollout_devices WHERE org_id = $1 AND rollout_id = $2 AND state "
-    "NOT IN "
-    "('CONFIRMED', 'SUPERSEDED') LIMIT 1000";
+    "SELECT device_id FROM rollout_devices WHERE org_id = $1 AND rollout_id = $2 AND "
+    "device_id::text > $3 AND "
+    "state NOT IN ('CONFIRMED', 'SUPERSEDED') ORDER BY device_id::text LIMIT 1000";
 #define FLOCK_ROLLOUT_COLUMNS                                                                  \
   "SELECT r.id, r.deployment_id, r.fleet_id, r.state, r.reason, flock_ms(r.created_at) AS "    \
   "created_at, flock_ms(r.ended_at) AS ended_at,"                                              \

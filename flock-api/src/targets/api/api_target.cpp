@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 
-#include "async/event.h"
+#include "async/loop.h"
 #include "async/scope.h"
 #include "base/files.h"
 #include "base/log.h"
@@ -20,6 +20,7 @@ class ApiTarget final : public Target {
             context_.parts.executor,
             [this](net::Request request) { return context_.handle(std::move(request)); },
             api::problem) {
+    end_with(scope_, context_.parts.failed);
     api::add_routes(context_);
   }
 
@@ -66,20 +67,36 @@ class ApiTarget final : public Target {
   // A broker that was restarted has forgotten who was revoked; their tokens live on for at most one
   // lifetime.
   Task<void> repeat_revocations() {
+    const Parts& parts = context_.parts;
+    // A broker can be gone and back between two looks at connected().
+    const auto count = [&] { return parts.connections ? parts.connections() : 0; };
     for (;;) {
       co_await context_.parts.bus.wait_connected();
-      const auto revoked = co_await context_.parts.db.query(
-          postgres::Scope::system(), postgres::sql::kRevokedSince,
-          postgres::Params().integer(context_.parts.settings.device_token_lifetime.count()));
-      for (const auto& row : revoked.rows) {
-        mqtt::Message message;
-        message.topic = "$CONTROL/flock/v1/revoke";
-        message.payload = boost::json::serialize(boost::json::object{
-            {"device", row.text("id")}, {"revoked_at_ms", row.integer("revoked_at")}});
-        co_await context_.parts.bus.publish(std::move(message));
+      const std::uint64_t connection = count();
+      bool told = false;
+      try {
+        co_await tell_revocations();
+        told = true;
+      } catch (const Error& error) {
+        if (error.code() == Code::kCancelled) throw;
+        log::warn("the broker was not told of the revoked devices; it is repeated", error);
       }
-      Event never(context_.parts.executor);
-      while (context_.parts.bus.connected()) co_await never.wait_for(Duration(1000));
+      do {
+        co_await sleep_for(Duration(1000));
+      } while (told && parts.bus.connected() && count() == connection);
+    }
+  }
+
+  Task<void> tell_revocations() {
+    const auto revoked = co_await context_.parts.db.query(
+        postgres::Scope::system(), postgres::sql::kRevokedSince,
+        postgres::Params().integer(context_.parts.settings.device_token_lifetime.count()));
+    for (const auto& row : revoked.rows) {
+      mqtt::Message message;
+      message.topic = "$CONTROL/flock/v1/revoke";
+      message.payload = boost::json::serialize(boost::json::object{
+          {"device", row.text("id")}, {"revoked_at_ms", row.integer("revoked_at")}});
+      co_await context_.parts.bus.publish(std::move(message));
     }
   }
 

@@ -99,7 +99,4 @@ void add_rollout_routes(Context& context);
 void add_openapi_route(Context& context);
 void add_routes(Context& context);  // all of them
 
-// flock-api/openapi/openapi.yaml as JSON.
-bj::value openapi_document();
-
 }  // namespace flock::targets::api

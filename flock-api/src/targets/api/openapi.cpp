@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The committed OpenAPI document, turned from YAML into the JSON that is served.
+#include "targets/api/openapi.h"
+
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
@@ -39,9 +41,9 @@ bj::value to_json(const YAML::Node& node) {
 
 }  // namespace
 
-bj::value openapi_document() {
+std::string openapi_json() {
   try {
-    return to_json(YAML::Load(std::string(openapi_yaml())));
+    return bj::serialize(to_json(YAML::Load(std::string(openapi_yaml()))));
   } catch (const YAML::Exception& error) {
     throw Error(Code::kInternal, "the embedded OpenAPI document cannot be read")
         .with("reason", error.what());
@@ -49,7 +51,7 @@ bj::value openapi_document() {
 }
 
 void add_openapi_route(Context& c) {
-  const auto text = std::make_shared<const std::string>(bj::serialize(openapi_document()));
+  const auto text = std::make_shared<const std::string>(openapi_json());
   c.add_public("GET", "/v1/openapi.json",
                [text](net::Request, net::Parameters) -> Task<net::Reply> {
                  net::Reply reply;

@@ -12,6 +12,7 @@ namespace {
 
 constexpr Duration kStreamPoll{300};
 constexpr Duration kStreamKeepAlive{15'000};
+constexpr std::size_t kStreamPage = 1000;
 constexpr Duration kStreamLife{3'600'000};
 
 bj::object deployment_json(const Row& row) {
@@ -262,15 +263,20 @@ class RolloutStream {
   Task<std::string> changes(bool& settled) {
     std::string text;
     const bj::object rollout = co_await find_rollout(c_, org_, id_);
-    const auto rows = co_await c_.parts.db.query(
-        Scope::tenant(org_), sql::kRolloutDevices,
-        Params().text(org_.text()).text(id_).text(std::string()).integer(1000));
-    for (const Row& row : rows.rows) {
-      const std::string device = bj::serialize(rollout_device_json(row));
-      std::string& sent = devices_[row.text("device_id")];
-      if (sent == device) continue;
-      sent = device;
-      text += event("device", device);
+    std::string after;
+    for (bool more = true; more;) {
+      const auto rows = co_await c_.parts.db.query(
+          Scope::tenant(org_), sql::kRolloutDevices,
+          Params().text(org_.text()).text(id_).text(after).integer(kStreamPage));
+      for (const Row& row : rows.rows) {
+        after = row.text("device_id");
+        const std::string device = bj::serialize(rollout_device_json(row));
+        std::string& sent = devices_[after];
+        if (sent == device) continue;
+        sent = device;
+        text += event("device", device);
+      }
+      more = rows.rows.size() == kStreamPage;
     }
     const std::string now = bj::serialize(rollout);
     if (now != rollout_) {

@@ -45,7 +45,9 @@ std::string device_of(const std::string& topic) {
 class IngesterTarget final : public Target {
  public:
   explicit IngesterTarget(Parts parts)
-      : parts_(std::move(parts)), scope_(parts_.executor), arrival_(parts_.executor) {}
+      : parts_(std::move(parts)), scope_(parts_.executor), arrival_(parts_.executor) {
+    end_with(scope_, parts_.failed);
+  }
 
   Task<void> start() override {
     for (const char* leaf : {"state", "events"}) {

@@ -23,7 +23,9 @@ class SchedulerTarget final : public Target {
       : parts_(std::move(parts)),
         driver_(parts_.db, parts_.live, parts_.bus),
         scope_(parts_.executor),
-        wake_(parts_.executor) {}
+        wake_(parts_.executor) {
+    end_with(scope_, parts_.failed);
+  }
 
   Task<void> start() override {
     mqtt::Subscription states, hints;
