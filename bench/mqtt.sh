@@ -34,4 +34,4 @@ compare() {
   done
 }
 compare burst 100000 0
-compare "2000 a second" 10000 2000
+compare "2000 a second" 8000 2000

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// mqtt_consumer PORT COUNT: receives COUNT messages at QoS 1 with Flock's client, acknowledges each, and prints its
-// own CPU microseconds per message. "ready" on stderr when it is subscribed. For bench/mqtt.sh.
+// mqtt_consumer PORT COUNT: receives COUNT messages at QoS 1 with Flock's client, acknowledges
+// each, and prints its own CPU microseconds per message. "ready" on stderr when it is subscribed.
+// For bench/mqtt.sh.
 #include <cstdio>
 #include <cstdlib>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// mqtt_load PORT COUNT BYTES PER_SECOND: publishes COUNT messages of BYTES at QoS 1; PER_SECOND 0: as fast as the broker
-// acknowledges them, else one by one at that pace, so that a receiver cannot take them in groups. For bench/mqtt.sh.
+// mqtt_load PORT COUNT BYTES PER_SECOND: publishes COUNT messages of BYTES at QoS 1; PER_SECOND 0:
+// as fast as the broker acknowledges them, else one by one at that pace, so that a receiver cannot
+// take them in groups. For bench/mqtt.sh.
 #include <cstdlib>
 
 #include "async/event.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// mqtt_reference PORT COUNT: what mqtt_consumer does, with libmosquitto's own loop and the same receive maximum. libmosquitto
-// acknowledges by itself.
+// mqtt_reference PORT COUNT: what mqtt_consumer does, with libmosquitto's own loop and the same
+// receive maximum. libmosquitto acknowledges by itself.
 #include <mosquitto.h>
 #include <mqtt_protocol.h>
 

@@ -190,6 +190,7 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     encode(bytes, packet);
     input.clear();
     output.clear();
+    reading = writer_busy = false;
     co_await stream->write(bytes);
     while (!connected) co_await read_more();
   }
@@ -273,7 +274,9 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
       }
       writing.clear();
       writing.swap(output);
+      writer_busy = true;
       co_await stream->write(writing);
+      writer_busy = false;
       sent = std::chrono::steady_clock::now();
       pump();  // there is room again
     }
@@ -303,16 +306,31 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     heard = std::chrono::steady_clock::now();
     input.filled(got);
     std::string_view rest = input.view();
+    reading = true;
     while (auto packet = decode(rest, options.packet_bytes)) {
       if (!connected && !std::holds_alternative<ConnAck>(*packet))
         throw Error(Code::kProtocol, "the broker sent something before its CONNACK");
       std::visit([this](auto& incoming) { handle(incoming); }, *packet);
     }
+    reading = false;
     input.keep(rest.size());
+    answer_at_once();
+  }
+
+  // The acknowledgements of what was just read mostly fit into the socket: that saves the writer's
+  // turn, which costs more than the message itself when messages come one by one.
+  void answer_at_once() {
+    if (output.empty()) return;
+    if (connected && !writer_busy) {
+      output.erase(0, stream->try_write(output));
+      sent = heard;
+      pump();  // there is room again
+    }
+    if (!output.empty()) wake_writer();
   }
 
   void wake_writer() {
-    if (!output_ready.is_set()) output_ready.set();
+    if (!reading && !output_ready.is_set()) output_ready.set();
   }
 
   // --- Incoming
@@ -402,32 +420,47 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
   // Hands a message to the subscriptions that the broker names, or, where it names none that we
   // know (another process's of the same session), to the first that matches.
   bool dispatch(Publish& packet) {
-    std::vector<SubscribedPtr> named;  // a handler may subscribe or unsubscribe
-    for (const std::uint32_t id : packet.subscription_ids) {
-      for (const SubscribedPtr& subscribed : subscriptions) {
-        if (subscribed->id == id && topic_matches(subscribed->filter, packet.message.topic))
-          named.push_back(subscribed);
-      }
+    if (packet.subscription_ids.size() > 1) return dispatch_to_all(packet);
+    SubscribedPtr target;  // kept: a handler may unsubscribe
+    for (const SubscribedPtr& subscribed : subscriptions) {
+      if (!topic_matches(subscribed->filter, packet.message.topic)) continue;
+      const bool named =
+          !packet.subscription_ids.empty() && packet.subscription_ids[0] == subscribed->id;
+      if (!target || named) target = subscribed;
+      if (named || packet.subscription_ids.empty()) break;
+    }
+    if (!target) return false;
+    deliver(*target, std::move(packet.message), acknowledger(packet));
+    return true;
+  }
+
+  // One message for several subscriptions; the last of them to acknowledge does it for all.
+  bool dispatch_to_all(Publish& packet) {
+    std::vector<SubscribedPtr> named;
+    for (const SubscribedPtr& subscribed : subscriptions) {
+      const auto& ids_of = packet.subscription_ids;
+      if (std::find(ids_of.begin(), ids_of.end(), subscribed->id) != ids_of.end() &&
+          topic_matches(subscribed->filter, packet.message.topic))
+        named.push_back(subscribed);
     }
     if (named.empty()) {
-      const auto found = std::find_if(
-          subscriptions.begin(), subscriptions.end(),
-          [&](const SubscribedPtr& s) { return topic_matches(s->filter, packet.message.topic); });
-      if (found == subscriptions.end()) return false;
-      named.push_back(*found);
+      packet.subscription_ids.clear();
+      return dispatch(packet);
     }
     std::function<void()> done = acknowledger(packet);
-    if (named.size() > 1 && done) {  // the last one to acknowledge does it for all
+    if (done) {
       done = [left = std::make_shared<std::size_t>(named.size()), all = std::move(done)] {
         if (--*left == 0) all();
       };
     }
-    for (std::size_t i = 0; i < named.size(); ++i) {
-      Delivery delivery(i + 1 < named.size() ? packet.message : std::move(packet.message), done);
-      delivery.subscription = named[i]->id;
-      named[i]->handler(std::move(delivery));
-    }
+    for (const SubscribedPtr& subscribed : named) deliver(*subscribed, packet.message, done);
     return true;
+  }
+
+  static void deliver(const Subscribed& subscribed, Message message, std::function<void()> done) {
+    Delivery delivery(std::move(message), std::move(done));
+    delivery.subscription = subscribed.id;
+    subscribed.handler(std::move(delivery));
   }
 
   // --- Outgoing
@@ -570,7 +603,7 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
   Input input;
   std::string output;
   bool connected = false, stopping = false, closing = false, dropped = false, clean_start = false;
-  bool subscription_ids = true;
+  bool subscription_ids = true, reading = false, writer_busy = false;
   std::uint64_t generation = 0;
   unsigned unacknowledged = 0;
   Duration keep_alive{};

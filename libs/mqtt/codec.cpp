@@ -293,8 +293,9 @@ Publish read_publish(unsigned flags, Reader& in) {
   packet.duplicate = flags & 8;
   packet.message.retain = flags & 1;
   packet.message.qos = static_cast<Qos>(qos);
-  packet.message.topic = in.text();
-  if (packet.message.topic.find_first_of("+#") != std::string::npos)
+  packet.message.topic = std::string(in.text());
+  if (packet.message.topic.find('+') != std::string::npos ||
+      packet.message.topic.find('#') != std::string::npos)
     throw malformed("a wildcard in a topic");
   if (qos == 1) {
     packet.packet_id = static_cast<std::uint16_t>(in.u16());
@@ -312,7 +313,7 @@ Publish read_publish(unsigned flags, Reader& in) {
   packet.message.correlation_data = std::move(properties.correlation_data);
   packet.message.user_properties = std::move(properties.user);
   packet.subscription_ids = std::move(properties.subscription_ids);
-  packet.message.payload = in.rest();
+  packet.message.payload = std::string(in.rest());
   return packet;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/socket_stream.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <boost/asio/as_tuple.hpp>
@@ -50,6 +51,13 @@ class SocketStream final : public Stream {
     const auto [error, sent] =
         co_await asio::async_write(*socket_, asio::buffer(data.data(), data.size()), kTuple);
     if (error) throw translate(error, peer_, watchdog_->fired());
+  }
+
+  std::size_t try_write(std::string_view data) noexcept override {
+    if (!socket_->is_open() || watchdog_->fired()) return 0;
+    const ssize_t sent =
+        ::send(socket_->native_handle(), data.data(), data.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent > 0 ? static_cast<std::size_t>(sent) : 0;
   }
 
   Task<void> shutdown() override {

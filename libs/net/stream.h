@@ -23,6 +23,13 @@ class Stream {
   virtual Task<std::size_t> read_some(char* data, std::size_t size) = 0;
   // All of `data`; the memory must live until the task ends.
   virtual Task<void> write(std::string_view data) = 0;
+  // What of `data` goes out at once, without waiting and while no write() is active; 0 also when
+  // this stream cannot or the connection is broken, which the next write() tells. For short answers
+  // in the middle of reading.
+  virtual std::size_t try_write(std::string_view data) noexcept {
+    static_cast<void>(data);
+    return 0;
+  }
   // Ends the own side in order (TLS close_notify, then FIN). Best effort, at most a second.
   virtual Task<void> shutdown() = 0;
   // Breaks the connection; a pending operation ends with kCancelled. Idempotent.
