@@ -16,6 +16,7 @@
 #include "async/event.h"
 #include "async/loop.h"
 #include "base/files.h"
+#include "base/time.h"
 #include "help.h"
 #include "net/http_server.h"
 #include "output.h"
@@ -219,6 +220,14 @@ TEST_F(Cli, PrintsAlignedTablesWithSignsOnATerminal) {
             "Bærum   ✗ FAILED\n"
             "x       … DOWNLOADING\n"
             "y       ○ OFFLINE\n");
+  const std::string soon = to_rfc3339(system_clock().now() + Duration(7'300'000)),
+                    past = to_rfc3339(system_clock().now() - Duration(90'000));
+  EXPECT_EQ(
+      render(output,
+             bj::object{
+                 {"at", past}, {"expires_at", soon}, {"on", bj::parse(R"([{"p":"a"},{"p":"b"}])")}},
+             {{"SEEN", "at"}, {"EXPIRES", "expires_at"}, {"ON", "on.p"}}, "at"),
+      "SEEN    EXPIRES  ON\n1m ago  in 2h    a,b\n");
   output.color = true;
   const std::string colored = render(output, devices, columns, "name");
   EXPECT_NE(colored.find("\x1b[32m● ONLINE\x1b[0m       a\n"), std::string::npos) << colored;

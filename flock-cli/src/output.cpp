@@ -13,9 +13,10 @@ namespace {
 
 namespace bj = boost::json;
 
-const bj::value* find(const bj::value& object, std::string_view path) {
+// Stops at a list and leaves in `path` what is to be read from each of its items.
+const bj::value* find(const bj::value& object, std::string_view& path) {
   const bj::value* at = &object;
-  while (at != nullptr && !path.empty()) {
+  while (at != nullptr && !path.empty() && !at->is_array()) {
     const std::string_view key = path.substr(0, path.find('.'));
     path.remove_prefix(std::min(path.size(), key.size() + 1));
     at = at->is_object() ? at->get_object().if_contains(key) : nullptr;
@@ -25,13 +26,17 @@ const bj::value* find(const bj::value& object, std::string_view path) {
 
 bool is_time(std::string_view path) { return path.ends_with("_at") || path == "at"; }
 
+std::string span(std::int64_t seconds) {
+  if (seconds < 60) return std::to_string(seconds) + "s";
+  if (seconds < 3600) return std::to_string(seconds / 60) + "m";
+  if (seconds < 86400) return std::to_string(seconds / 3600) + "h";
+  return std::to_string(seconds / 86400) + "d";
+}
+
 std::string ago(const std::string& time) {
   const auto seconds = (system_clock().now() - parse_rfc3339(time)).count() / 1000;
-  if (seconds < 0) return time;
-  if (seconds < 60) return std::to_string(seconds) + "s ago";
-  if (seconds < 3600) return std::to_string(seconds / 60) + "m ago";
-  if (seconds < 86400) return std::to_string(seconds / 3600) + "h ago";
-  return std::to_string(seconds / 86400) + "d ago";
+  if (seconds < 0) return "in " + span(-seconds);
+  return span(seconds) + " ago";
 }
 
 bool is_state(const Column& column) {
@@ -100,6 +105,12 @@ int exit_code(Code code) {
 std::string value_at(const bj::value& object, std::string_view path) {
   const bj::value* value = find(object, path);
   if (value == nullptr || value->is_null()) return "";
+  if (value->is_array() && !path.empty()) {
+    std::string joined;
+    for (const bj::value& item : value->get_array())
+      joined += (joined.empty() ? "" : ",") + value_at(item, path);
+    return joined;
+  }
   if (value->is_string()) return std::string(value->get_string());
   return bj::serialize(*value);
 }
@@ -131,7 +142,8 @@ std::string render(const Output& output, const bj::value& answer,
                    const std::vector<Column>& columns, std::string_view name_path) {
   if (output.format == Format::kJson) return bj::serialize(answer) + "\n";
   bj::array one;
-  const bj::value* list = find(answer, "items");
+  std::string_view items_path = "items";
+  const bj::value* list = find(answer, items_path);
   if (list == nullptr || !list->is_array()) one.push_back(answer);
   const bj::array& items = list && list->is_array() ? list->get_array() : one;
   std::string out;

@@ -18,8 +18,8 @@ struct Output {
   bool terminal = false;  // standard output is one: aligned columns, relative times, signs
 };
 
-// A column: its head and the path of its value ("release.version", "counts.confirmed"); times
-// become "3m ago" in tables.
+// A column: its head and the path of its value ("release.version"; through a list,
+// "platforms.platform", its values with commas); times become "3m ago" on a terminal.
 struct Column {
   std::string head, path;
 };

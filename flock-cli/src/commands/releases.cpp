@@ -43,7 +43,7 @@ int run_releases(Session& s) {
     if (s.output.format == Format::kTable) {
       std::puts("");
       print(s.output, bj::object{{"items", release.at("services")}},
-            {{"SERVICE", "name"}, {"IMAGE", "image"}, {"PLATFORMS", "platforms"}}, "name");
+            {{"SERVICE", "name"}, {"IMAGE", "image"}, {"PLATFORMS", "platforms.platform"}}, "name");
     }
   } else if (verb == "create") {
     print(s.output, create_release(s), kColumns, "id");

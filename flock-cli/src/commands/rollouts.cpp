@@ -39,8 +39,8 @@ void show_event(const Output& output, const net::SseEvent& event) {
     const std::string state = value_at(data, "state"), reason = value_at(data, "reason");
     const char* sign = state == "CONFIRMED" ? "✓" : state == "FAILED" ? "✗" : "…";
     std::string column = state;
-    column.append(state.size() < 12 ? 12 - state.size() : 0, ' ');
-    std::printf("%s  %s %-24s %s %s\n", clock.c_str(), painted(output, state, sign).c_str(),
+    if (!reason.empty()) column.append(state.size() < 12 ? 13 - state.size() : 1, ' ');
+    std::printf("%s  %s %-24s %s%s\n", clock.c_str(), painted(output, state, sign).c_str(),
                 printable(value_at(data, "name")).c_str(), painted(output, state, column).c_str(),
                 printable(reason).c_str());
   } else if (event.event == "rollout") {
@@ -55,8 +55,9 @@ void show_event(const Output& output, const net::SseEvent& event) {
     std::puts("");
   } else if (event.event == "end") {
     const std::string state = value_at(data, "state");
-    std::printf("%s  %s %s\n", clock.c_str(), painted(output, state, state).c_str(),
-                printable(value_at(data, "reason")).c_str());
+    const std::string reason = value_at(data, "reason");
+    std::printf("%s  %s%s\n", clock.c_str(), painted(output, state, state).c_str(),
+                (reason.empty() ? "" : " " + printable(reason)).c_str());
   }
   std::fflush(stdout);
 }
