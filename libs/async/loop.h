@@ -32,9 +32,8 @@ class Loop {
 
 // Suspends for `duration`. Throws Error{kCancelled} when cancelled.
 Task<void> sleep_for(Duration duration);
-// Gives other handlers of this loop a turn.
+// Gives other handlers of this loop a turn. Throws Error{kCancelled} when cancelled; for long loops
+// that do not wait.
 Task<void> yield_now();
-// Throws Error{kCancelled} when this coroutine was asked to stop; for long loops that do not wait.
-Task<void> check_cancelled();
 
 }  // namespace flock
