@@ -224,6 +224,8 @@ network_config_dir = "$dir/net"
 C
   printf '[storage]\ndriver = "overlay"\ngraphroot = "%s/store"\nrunroot = "%s/run"\n' "$dir" "$dir" >"$dir/storage.conf"
   rm -f "$dir/podman.sock"
+  # Whoever makes the first named network namespace of a machine makes this folder a mount; ./dev down --wipe takes ours away.
+  mountpoint -q /run/netns || touch "$home/netns.ours"
   start podman env CONTAINERS_CONF="$dir/containers.conf" CONTAINERS_STORAGE_CONF="$dir/storage.conf" \
     podman system service --time=0 "unix://$dir/podman.sock"
   wait_for 20 Podman ready_podman

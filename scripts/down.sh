@@ -21,6 +21,7 @@ say "down: stopped"
 
 # Mounts below the store, deepest first.
 awk -v dir="$home/" 'index($2, dir) == 1 {print $2}' /proc/mounts | sort -r | while read -r mount; do umount "$mount" || true; done
+if [ -e "$home/netns.ours" ] && mountpoint -q /run/netns && [ -z "$(ls /run/netns)" ]; then umount /run/netns || true; fi
 find "$home" -maxdepth 1 -type l -exec sh -c 'rm -rf -- "$(readlink -f "$1")"' _ {} \;
 rm -rf "$home"
 find /sys/fs/cgroup -maxdepth 2 -type d -name libpod_parent -exec rmdir {} + 2>/dev/null || true

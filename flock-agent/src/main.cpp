@@ -66,16 +66,19 @@ int run(std::vector<std::string> arguments) {
   log::set_level(log::parse_level(level));
   log::set_format(log::default_format());
 
-  Loop loop;
-  agent::Agent agent(loop.executor(), options);
-  const auto live = [&]() -> Task<void> {
-    asio::signal_set signals(loop.executor(), SIGTERM, SIGINT);
+  bool again = true;
+  const auto live = [&](Executor executor) -> Task<void> {
+    agent::Agent agent(executor, options);
+    asio::signal_set signals(executor, SIGTERM, SIGINT);
     signals.async_wait([&](const boost::system::error_code& error, int) {
       if (!error) agent.stop();
     });
-    co_await agent.run();
+    again = co_await agent.run();
   };
-  loop.run(live());
+  while (again) {
+    Loop loop;
+    loop.run(live(loop.executor()));
+  }
   return 0;
 }
 

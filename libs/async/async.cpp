@@ -146,6 +146,10 @@ void TaskScope::cancel() {
 }
 
 Task<void> TaskScope::join() { co_await impl_->idle.wait(); }
+Task<void> TaskScope::finish() {
+  cancel();
+  co_await impl_->idle.wait_regardless();
+}
 std::size_t TaskScope::size() const noexcept { return impl_->entries.size(); }
 
 // --- Deadline
@@ -238,6 +242,22 @@ bool Event::is_set() const noexcept { return impl_->set; }
 Task<void> Event::wait() {
   const bool set = co_await wait_for(Duration::max());
   FLOCK_ASSERT(set);
+}
+
+// Asio's way to shut cancellation off (a filter on the coroutine's state) forgets a cancellation
+// that came before and drops one that comes meanwhile; so it is let in and looked at afterwards.
+Task<void> Event::wait_regardless() {
+  const std::shared_ptr<Impl> impl = impl_;
+  const bool throws = co_await asio::this_coro::throw_if_cancelled();
+  co_await asio::this_coro::throw_if_cancelled(false);
+  while (!impl->set) {
+    try {
+      co_await wait();
+    } catch (const Error& error) {
+      if (error.code() != Code::kCancelled) throw;
+    }
+  }
+  co_await asio::this_coro::throw_if_cancelled(throws);
 }
 
 Task<bool> Event::wait_for(Duration limit) {

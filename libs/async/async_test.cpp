@@ -76,6 +76,38 @@ TEST(TaskScope, HandsFailuresToItsOwnerAndKeepsCancellationsQuiet) {
   });
 }
 
+TEST(TaskScope, FinishesItsTasksEvenWhenItsOwnerIsCancelled) {
+  run_task([]() -> Task<void> {
+    const Executor executor = co_await asio::this_coro::executor;
+    Event may_end(executor);
+    bool ended = false, joined = false;
+    Code after = Code::kInternal;
+    const auto stubborn = [&]() -> Task<void> {
+      co_await may_end.wait_regardless();
+      ended = true;
+    };
+    const auto owner = [&]() -> Task<void> {
+      TaskScope tasks(executor);
+      tasks.spawn("stubborn", stubborn());
+      co_await code_of_task(sleep_for(Duration(60'000)));
+      co_await asio::this_coro::throw_if_cancelled(false);
+      co_await tasks.finish();
+      joined = ended;
+      after = co_await code_of_task(check_cancelled());  // the cancellation is not lost
+    };
+    TaskScope scope(executor);
+    scope.spawn("owner", owner());
+    co_await yield_now();
+    scope.cancel();
+    co_await yield_now();
+    EXPECT_FALSE(joined);
+    may_end.set();
+    co_await scope.join();
+    EXPECT_TRUE(joined);
+    EXPECT_EQ(after, Code::kCancelled);
+  });
+}
+
 // A long loop that never waits for anything else.
 Task<void> spins() {
   for (;;) co_await yield_now();

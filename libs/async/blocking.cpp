@@ -46,9 +46,7 @@ Task<void> BlockingPool::run_void(std::function<void()> job) {
   }
   const Executor loop = co_await asio::this_coro::executor;
   // `job` and `failure` live in this frame, so even a cancelled caller stays until the thread is
-  // done with them: a cancellation is recorded, but does not reach the wait.
-  co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation(),
-                                                     asio::disable_cancellation());
+  // done with them.
   const auto done = std::make_shared<Event>(loop);
   std::exception_ptr failure;
   asio::post(impl_->pool(), [&, done, loop] {
@@ -60,16 +58,10 @@ Task<void> BlockingPool::run_void(std::function<void()> job) {
     impl_->queued.fetch_sub(1);
     asio::post(loop, [done] { done->set(); });
   });
-  bool cancelled = false;
-  try {
-    co_await done->wait();
-  } catch (const Error&) {
-    FLOCK_ASSERT(done->is_set());
-    cancelled = true;
-  }
-  // The state stays as it is then, so that every later wait of this caller ends at once too.
-  if (cancelled) throw Error(Code::kCancelled, "cancelled");
-  co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
+  co_await done->wait_regardless();
+  const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
+  if (state.cancelled() != asio::cancellation_type::none)
+    throw Error(Code::kCancelled, "cancelled");
   if (failure) std::rethrow_exception(failure);
 }
 

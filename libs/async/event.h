@@ -20,6 +20,9 @@ class Event {
   void reset() noexcept;
   bool is_set() const noexcept;
   Task<void> wait();  // returns at once when set; kCancelled when cancelled
+  // Stays until it is set, whatever the caller's owner wants; a cancellation that comes meanwhile
+  // shows at the caller's next wait. For what must not be left half-way: short waits only.
+  Task<void> wait_regardless();
   // False when `limit` passed first.
   Task<bool> wait_for(Duration limit);
 

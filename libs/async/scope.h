@@ -32,6 +32,11 @@ class TaskScope {
   void cancel();
   // Resumes when no task is left. Does not cancel by itself.
   Task<void> join();
+  // Cancels and joins, even when the caller itself is being cancelled: what the tasks use can go
+  // away afterwards. A cancelled coroutine throws at every co_await, so its caller first says
+  //   co_await asio::this_coro::throw_if_cancelled(false);
+  // and true again afterwards.
+  Task<void> finish();
   std::size_t size() const noexcept;
 
  private:

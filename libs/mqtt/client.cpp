@@ -2,9 +2,11 @@
 #include "mqtt/client.h"
 
 #include <algorithm>
+#include <cstring>
 #include <list>
 #include <map>
 #include <unordered_map>
+#include <vector>
 
 #include "async/backoff.h"
 #include "async/deadline.h"
@@ -14,7 +16,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "mqtt/codec.h"
+#include "mqtt/outbox.h"
 #include "net/http.h"
+#include "net/websocket.h"
 
 namespace flock::mqtt {
 namespace {
@@ -24,6 +28,8 @@ std::string filter_of(const std::string& filter) {
   const std::size_t slash = filter.find('/', 7);
   return slash == std::string::npos ? filter : filter.substr(slash + 1);
 }
+
+constexpr std::uint8_t kNoSubscriber = 0x10;
 
 Code code_of(std::uint8_t reason) {
   switch (reason) {
@@ -41,10 +47,11 @@ Code code_of(std::uint8_t reason) {
 
 net::Endpoint endpoint_of(const net::Url& url, const std::shared_ptr<net::TlsContext>& tls) {
   net::Endpoint endpoint;
-  if (url.scheme == "mqtts") {
+  if (url.scheme == "mqtts" || url.scheme == "wss") {
     endpoint.kind = net::Endpoint::Kind::kTls;
-  } else if (url.scheme != "mqtt") {
-    throw Error(Code::kUnsupported, "an MQTT address begins with mqtt:// or mqtts://")
+  } else if (url.scheme != "mqtt" && url.scheme != "ws") {
+    throw Error(Code::kUnsupported,
+                "an MQTT address begins with mqtt://, mqtts://, ws:// or wss://")
         .with("scheme", url.scheme);
   }
   endpoint.host = url.host;
@@ -53,59 +60,97 @@ net::Endpoint endpoint_of(const net::Url& url, const std::shared_ptr<net::TlsCon
   return endpoint;
 }
 
+Task<net::StreamPtr> open_stream(std::string address, std::shared_ptr<net::TlsContext> tls) {
+  const net::Url url = net::parse_url(address);
+  net::StreamPtr stream = co_await net::connect(endpoint_of(url, tls));
+  if (!url.scheme.starts_with("ws")) co_return stream;
+  net::WebSocketOptions options;
+  options.host = url.host;
+  options.port = url.port;
+  // What brokers listen on unless told otherwise; Mosquitto takes any path.
+  options.path = url.path == "/" ? "/mqtt" : url.path;
+  options.subprotocol = "mqtt";
+  co_return co_await net::websocket_client(std::move(stream), std::move(options));
+}
+
+// Received bytes that are not decoded yet.
+class Input {
+ public:
+  Input() : data_(kBlock) {}
+  void clear() { begin_ = end_ = 0; }
+  // Room for the next read.
+  std::pair<char*, std::size_t> room() {
+    if (begin_ == end_) {
+      clear();
+      if (data_.size() > 4 * kBlock) std::vector<char>(kBlock).swap(data_);  // after a large packet
+    } else if (data_.size() - end_ < kBlock / 4) {
+      std::memmove(data_.data(), data_.data() + begin_, end_ - begin_);
+      end_ -= std::exchange(begin_, 0);
+      if (data_.size() - end_ < kBlock / 4) data_.resize(data_.size() * 2);
+    }
+    return {data_.data() + end_, data_.size() - end_};
+  }
+  void filled(std::size_t count) { end_ += count; }
+  std::string_view view() const { return {data_.data() + begin_, end_ - begin_}; }
+  void keep(std::size_t rest) { begin_ = end_ - rest; }
+
+ private:
+  static constexpr std::size_t kBlock = 16 * 1024;
+  std::vector<char> data_;
+  std::size_t begin_ = 0, end_ = 0;
+};
+
 }  // namespace
 
 // Everything lives on one loop. `generation` counts connections: an acknowledgement of an older one
 // must not be sent on a newer one, where the broker delivers the message again under another packet
 // identifier.
 struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
-  // A publish that waits for its place in the window or for its PUBACK.
-  struct Pending {
-    Message message;
-    std::size_t bytes = 0;
-    std::uint16_t packet_id = 0;
-    bool sent = false;
-    SteadyPoint expires = SteadyPoint::max();
-    std::shared_ptr<Event> done;
-    std::optional<std::uint8_t> reason;
-  };
-  using PendingPtr = std::shared_ptr<Pending>;
-
   struct Subscribed {
     Subscription subscription;
     std::string filter;  // without $share
+    std::uint32_t id = 0;
     std::function<void(Delivery)> handler;
-    bool fresh = true;  // the broker has not confirmed it yet
+    bool confirmed = false;  // by the broker, in this session
   };
+  using SubscribedPtr = std::shared_ptr<Subscribed>;
 
   struct Waiter {
-    std::shared_ptr<Event> done;
-    std::vector<std::uint8_t> reasons;
+    explicit Waiter(Executor e) : done(std::move(e)) {}
+    Event done;
+    std::vector<std::uint8_t> reasons;  // none: the connection was lost
+    SubscribedPtr subscribed;           // null: UNSUBSCRIBE
+    bool repeated = false;              // nobody waits
   };
+  using WaiterPtr = std::shared_ptr<Waiter>;
 
   Impl(Executor e, ClientOptions o)
       : executor(e),
         options(std::move(o)),
+        outbox(e, ids, options.queue_bytes, options.packet_bytes),
         online(e),
         offline(e),
+        stopped(e),
         output_ready(e),
-        backoff(options.backoff_first, options.backoff_max) {}
+        backoff(options.backoff_first, options.backoff_max) {
+    offline.set();
+  }
 
   // --- Connection
   // ---------------------------------------------------------------------------------
 
   Task<void> run() {
-    for (bool first = true; !stopping; first = false) {
+    clean_start = options.clean_start;
+    while (!stopping) {
       std::string reason;
       bool was_connected = false;
       try {
-        co_await connect_once(first && options.clean_start);
+        co_await connect_once();
         was_connected = true;
         backoff.reset();
         co_await serve();
-        reason = "closed";
       } catch (const Error& error) {
-        if (error.code() == Code::kCancelled && !dropped) {
+        if (error.code() == Code::kCancelled && !dropped && !stopping) {
           connection_lost();
           throw;
         }
@@ -116,16 +161,15 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
       notify(false, reason);
       log::debug("mqtt connection ended", {{"reason", reason}, {"client_id", options.client_id}});
       const bool at_once = std::exchange(dropped, false) && was_connected;
-      if (!at_once) co_await sleep_for(backoff.next());
+      if (!at_once) co_await stopped.wait_for(backoff.next());
     }
   }
 
-  Task<void> connect_once(bool clean_start) {
+  Task<void> connect_once() {
     Credentials credentials;
     if (options.credentials) credentials = co_await options.credentials();
-    const net::Url url = net::parse_url(options.url);
-    Task<net::StreamPtr> connecting = net::connect(endpoint_of(url, options.tls));
-    stream = co_await with_deadline(std::move(connecting), options.connect_time,
+    Task<net::StreamPtr> opening = open_stream(options.url, options.tls);
+    stream = co_await with_deadline(std::move(opening), options.connect_time,
                                     "connecting to the broker");
     stream->expires_after(options.connect_time);
 
@@ -144,43 +188,35 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     packet.will_delay_seconds = static_cast<std::uint32_t>(options.will_delay.count() / 1000);
     std::string bytes;
     encode(bytes, packet);
-    co_await stream->write(bytes);
-
     input.clear();
-    while (!connack) co_await read_more();
-    const ConnAck answer = *std::exchange(connack, std::nullopt);
-    if (answer.reason != 0) {
-      throw Error(code_of(answer.reason),
-                  "the broker refused the connection: " + std::string(reason_name(answer.reason)));
-    }
-    start_session(answer);
+    output.clear();
+    co_await stream->write(bytes);
+    while (!connected) co_await read_more();
   }
 
+  // In the middle of decoding: what a resumed session delivers can stand in the same block as
+  // CONNACK, and its acknowledgements belong to this connection.
   void start_session(const ConnAck& answer) {
+    if (answer.maximum_qos == 0) throw Error(Code::kUnsupported, "the broker does not offer QoS 1");
     ++generation;
-    server_receive_maximum = answer.receive_maximum;
-    server_packet_limit = answer.maximum_packet;
+    connected = true;
+    clean_start = false;
+    unacknowledged = 0;
+    subscription_ids = answer.subscription_ids;
     keep_alive = answer.server_keep_alive ? Duration(std::int64_t{*answer.server_keep_alive} * 1000)
                                           : options.keep_alive;
+    heard = sent = pinged = std::chrono::steady_clock::now();
     aliases.clear();
-    output.clear();
-    in_flight = 0;
-    if (!answer.session_present) unclaimed.clear();  // their acknowledgements mean nothing any more
-    for (auto& subscribed : subscriptions) {
-      if (!answer.session_present || subscribed.fresh) send_subscribe(subscribed);
+    // In a resumed session too: Mosquitto 2.0 keeps a session over a restart but not its shared
+    // subscriptions. Repeating one that is still there sends nothing retained again.
+    for (const SubscribedPtr& subscribed : subscriptions) {
+      if (!answer.session_present) subscribed->confirmed = false;
+      send_subscribe(subscribed)->repeated = true;
     }
-    // What was sent and not acknowledged goes out again, in its old order (4.4).
-    for (const PendingPtr& pending : queue) {
-      if (!pending->sent || in_flight >= server_receive_maximum) {
-        pending->sent = false;
-        continue;
-      }
-      send(*pending, answer.session_present);
-    }
+    outbox.start(answer);
     pump();
-    connected = true;
-    online.set();
     offline.reset();
+    online.set();
     notify(true, "connected");
   }
 
@@ -189,17 +225,26 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     online.reset();
     offline.set();
     if (stream) stream->close();
-    for (auto& [id, waiter] : waiters) waiter->done->set();
+    // The broker delivers them again; these could not be acknowledged any more.
+    unclaimed.clear();
+    for (auto& [id, waiter] : waiters) {
+      ids.give(id);
+      waiter->done.set();
+    }
     waiters.clear();
   }
 
-  // Reads until the connection ends; a second task writes.
+  // Reads until the connection ends; two more tasks write and ping.
   Task<void> serve() {
-    TaskScope writers(executor);
-    std::exception_ptr failure;
-    const auto fail = [this](const std::string&, std::exception_ptr) { stream->close(); };
-    writers.on_failure(fail);
-    writers.spawn("mqtt writer", write_loop());
+    TaskScope others(executor);
+    std::exception_ptr failure, of_writer;
+    // Closing ends the reader with kCancelled, which is not why the connection ended.
+    others.on_failure([&](const std::string&, std::exception_ptr error) {
+      if (!of_writer) of_writer = error;
+      stream->close();
+    });
+    others.spawn("mqtt writer", write_loop());
+    if (keep_alive.count() > 0) others.spawn("mqtt pinger", ping_loop());
     try {
       for (;;) {
         stream->expires_after(keep_alive.count() > 0 ? keep_alive + keep_alive / 2
@@ -210,48 +255,78 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
       failure = std::current_exception();
     }
     stream->close();
-    writers.cancel();
-    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
-    co_await writers.join();
-    co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
-    std::rethrow_exception(failure);
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_await others.finish();
+    co_await check_cancelled();
+    co_await asio::this_coro::throw_if_cancelled(true);
+    std::rethrow_exception(of_writer ? of_writer : failure);
   }
 
-  // Sends what the handlers put into `output`, everything in one write; a ping when there was
-  // nothing to say.
+  // Sends what the handlers put into `output`, everything in one write.
   Task<void> write_loop() {
     std::string writing;
     for (;;) {
       if (output.empty()) {
-        output_ready.reset();
         if (closing) co_return;
-        const Duration quiet = keep_alive.count() > 0 ? keep_alive : Duration::max();
-        if (!co_await output_ready.wait_for(quiet)) encode_ping(output);
+        output_ready.reset();
+        co_await output_ready.wait();
       }
       writing.clear();
       writing.swap(output);
       co_await stream->write(writing);
+      sent = std::chrono::steady_clock::now();
+      pump();  // there is room again
+    }
+  }
+
+  // Pings when nothing was sent for a keep-alive (3.1.2.10), and also when nothing was heard for
+  // one: who only publishes at QoS 0 would else never learn that the peer is gone, or take a silent
+  // one for gone.
+  Task<void> ping_loop() {
+    for (;;) {
+      const SteadyPoint due = std::min(sent, std::max(heard, pinged)) + keep_alive;
+      const SteadyPoint now = std::chrono::steady_clock::now();
+      if (due > now) {
+        co_await sleep_for(std::chrono::ceil<Duration>(due - now));
+        continue;
+      }
+      sent = pinged = now;
+      encode_ping(output);
+      wake_writer();
     }
   }
 
   Task<void> read_more() {
-    char block[16 * 1024];
-    const std::size_t got = co_await stream->read_some(block, sizeof block);
+    const auto [room, size] = input.room();
+    const std::size_t got = co_await stream->read_some(room, size);
     if (got == 0) throw Error(Code::kUnavailable, "the broker closed the connection");
-    input.append(block, got);
-    std::string_view rest = input;
+    heard = std::chrono::steady_clock::now();
+    input.filled(got);
+    std::string_view rest = input.view();
     while (auto packet = decode(rest, options.packet_bytes)) {
+      if (!connected && !std::holds_alternative<ConnAck>(*packet))
+        throw Error(Code::kProtocol, "the broker sent something before its CONNACK");
       std::visit([this](auto& incoming) { handle(incoming); }, *packet);
     }
-    input.erase(0, input.size() - rest.size());
+    input.keep(rest.size());
   }
 
-  void wake_writer() { output_ready.set(); }
+  void wake_writer() {
+    if (!output_ready.is_set()) output_ready.set();
+  }
 
   // --- Incoming
   // -----------------------------------------------------------------------------------
 
-  void handle(ConnAck& packet) { connack = packet; }
+  void handle(ConnAck& packet) {
+    if (connected) throw Error(Code::kProtocol, "the broker sent a second CONNACK");
+    if (packet.reason != 0) {
+      throw Error(code_of(packet.reason),
+                  "the broker refused the connection: " + std::string(reason_name(packet.reason)));
+    }
+    start_session(packet);
+  }
+
   void handle(PingResp&) {}
 
   void handle(Disconnect& packet) {
@@ -260,15 +335,7 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
   }
 
   void handle(PubAck& packet) {
-    const auto found = std::find_if(queue.begin(), queue.end(), [&](const PendingPtr& p) {
-      return p->sent && p->packet_id == packet.packet_id;
-    });
-    if (found == queue.end()) return;  // of an earlier connection
-    --in_flight;
-    (*found)->reason = packet.reason;
-    (*found)->done->set();
-    queue_bytes -= (*found)->bytes;
-    queue.erase(found);
+    outbox.acknowledge(packet);
     pump();
   }
 
@@ -278,236 +345,216 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
   void answer_waiter(std::uint16_t packet_id, std::vector<std::uint8_t> reasons) {
     const auto found = waiters.find(packet_id);
     if (found == waiters.end()) return;
-    found->second->reasons = std::move(reasons);
-    found->second->done->set();
+    const WaiterPtr waiter = std::move(found->second);
     waiters.erase(found);
+    ids.give(packet_id);
+    if (waiter->subscribed) {
+      waiter->subscribed->confirmed = reasons.front() < 0x80;
+      if (!waiter->subscribed->confirmed && waiter->repeated) {
+        log::warn("the broker refused a subscription",
+                  {{"filter", waiter->subscribed->subscription.filter},
+                   {"reason", reason_name(reasons.front())}});
+      }
+    }
+    waiter->reasons = std::move(reasons);
+    waiter->done.set();
   }
 
   void handle(Publish& packet) {
-    if (packet.topic_alias > 0) {
-      if (packet.topic_alias > options.topic_alias_maximum)
-        throw Error(Code::kProtocol, "the broker used a topic alias over the limit");
-      if (packet.message.topic.empty()) {
-        const auto known = aliases.find(packet.topic_alias);
-        if (known == aliases.end())
-          throw Error(Code::kProtocol, "the broker used an unknown topic alias");
-        packet.message.topic = known->second;
-      } else {
-        aliases[packet.topic_alias] = packet.message.topic;
-      }
-    }
-    std::function<void()> acknowledge;
-    if (packet.packet_id != 0) {
-      acknowledge = [weak = weak_from_this(), id = packet.packet_id, made = generation] {
-        const auto self = weak.lock();
-        if (!self || !self->connected || self->generation != made) return;
-        encode(self->output, PubAck{id, 0});
-        self->wake_writer();
-      };
-    }
-    Delivery delivery(std::move(packet.message), std::move(acknowledge));
-    if (!dispatch(delivery)) {
-      // A resumed session delivers before the program has subscribed again: kept until it does. The
-      // receive maximum bounds it.
-      if (packet.packet_id != 0) unclaimed.push_back(std::move(delivery));
-    }
+    resolve_alias(packet);
+    // Mosquitto 2.0.11 goes up to twice over the receive maximum; much more is no broker to trust.
+    if (packet.packet_id != 0 && ++unacknowledged > 4u * options.receive_maximum)
+      throw Error(Code::kProtocol, "the broker sent more than the receive maximum");
+    if (dispatch(packet) || packet.packet_id == 0) return;
+    // A resumed session delivers before the program has subscribed again: kept until it does. The
+    // receive maximum bounds it.
+    unclaimed.push_back(std::move(packet));
   }
 
-  bool dispatch(Delivery& delivery) {
-    for (const Subscribed& subscribed : subscriptions) {
-      if (topic_matches(subscribed.filter, delivery.message.topic)) {
-        const auto handler = subscribed.handler;  // it may unsubscribe
-        handler(std::move(delivery));
-        return true;
+  void resolve_alias(Publish& packet) {
+    if (packet.topic_alias == 0) return;
+    if (packet.topic_alias > options.topic_alias_maximum)
+      throw Error(Code::kProtocol, "the broker used a topic alias over the limit");
+    if (!packet.message.topic.empty()) {
+      aliases[packet.topic_alias] = packet.message.topic;
+      return;
+    }
+    const auto known = aliases.find(packet.topic_alias);
+    if (known == aliases.end())
+      throw Error(Code::kProtocol, "the broker used an unknown topic alias");
+    packet.message.topic = known->second;
+  }
+
+  void acknowledge(std::uint16_t packet_id, std::uint64_t made) {
+    if (!connected || generation != made) return;
+    --unacknowledged;
+    encode(output, PubAck{packet_id, 0});
+    wake_writer();
+  }
+
+  std::function<void()> acknowledger(const Publish& packet) {
+    if (packet.packet_id == 0) return {};
+    return [weak = weak_from_this(), id = packet.packet_id, made = generation] {
+      if (const auto self = weak.lock()) self->acknowledge(id, made);
+    };
+  }
+
+  // Hands a message to the subscriptions that the broker names, or, where it names none that we
+  // know (another process's of the same session), to the first that matches.
+  bool dispatch(Publish& packet) {
+    std::vector<SubscribedPtr> named;  // a handler may subscribe or unsubscribe
+    for (const std::uint32_t id : packet.subscription_ids) {
+      for (const SubscribedPtr& subscribed : subscriptions) {
+        if (subscribed->id == id && topic_matches(subscribed->filter, packet.message.topic))
+          named.push_back(subscribed);
       }
     }
-    return false;
+    if (named.empty()) {
+      const auto found = std::find_if(
+          subscriptions.begin(), subscriptions.end(),
+          [&](const SubscribedPtr& s) { return topic_matches(s->filter, packet.message.topic); });
+      if (found == subscriptions.end()) return false;
+      named.push_back(*found);
+    }
+    std::function<void()> done = acknowledger(packet);
+    if (named.size() > 1 && done) {  // the last one to acknowledge does it for all
+      done = [left = std::make_shared<std::size_t>(named.size()), all = std::move(done)] {
+        if (--*left == 0) all();
+      };
+    }
+    for (std::size_t i = 0; i < named.size(); ++i) {
+      Delivery delivery(i + 1 < named.size() ? packet.message : std::move(packet.message), done);
+      delivery.subscription = named[i]->id;
+      named[i]->handler(std::move(delivery));
+    }
+    return true;
   }
 
   // --- Outgoing
   // -----------------------------------------------------------------------------------
 
-  std::uint16_t next_packet_id() {
-    for (;;) {
-      if (++last_packet_id == 0) ++last_packet_id;
-      const bool used = waiters.contains(last_packet_id) ||
-                        std::any_of(queue.begin(), queue.end(), [&](const PendingPtr& p) {
-                          return p->sent && p->packet_id == last_packet_id;
-                        });
-      if (!used) return last_packet_id;
-    }
-  }
-
-  void send(Pending& pending, bool duplicate) {
-    Publish packet;
-    packet.message = pending.message;
-    if (pending.message.qos == Qos::kAtLeastOnce) {
-      if (pending.packet_id == 0) pending.packet_id = next_packet_id();
-      packet.packet_id = pending.packet_id;
-      packet.duplicate = duplicate;
-      ++in_flight;
-    }
-    if (packet.message.expiry) {
-      const auto left =
-          std::chrono::duration_cast<Duration>(pending.expires - std::chrono::steady_clock::now());
-      packet.message.expiry = std::max(Duration(1000), left);
-    }
-    pending.sent = true;
-    encode(output, packet);
-    wake_writer();
-  }
-
-  // Sends what the window allows, oldest first.
   void pump() {
-    const SteadyPoint now = std::chrono::steady_clock::now();
-    for (auto at = queue.begin(); at != queue.end();) {
-      const PendingPtr pending = *at;
-      if (pending->sent) {
-        ++at;
-        continue;
-      }
-      const bool qos1 = pending->message.qos == Qos::kAtLeastOnce;
-      if (pending->expires <= now) {
-        finish(at, 0x97);
-        continue;
-      }
-      if (qos1 && in_flight >= server_receive_maximum) return;
-      send(*pending, false);
-      if (qos1) {
-        ++at;
-      } else {
-        finish(at, 0);
-      }
-    }
-  }
-
-  void finish(std::list<PendingPtr>::iterator& at, std::uint8_t reason) {
-    (*at)->reason = reason;
-    (*at)->done->set();
-    queue_bytes -= (*at)->bytes;
-    at = queue.erase(at);
+    if (!connected) return;
+    outbox.pump(std::chrono::steady_clock::now(), output);
+    if (!output.empty()) wake_writer();
   }
 
   Task<void> publish(Message message) {
-    const std::size_t bytes = message.topic.size() + message.payload.size() + 64;
-    if (bytes > options.packet_bytes || (server_packet_limit > 0 && bytes > server_packet_limit)) {
-      throw Error(Code::kTooLarge, "the message is too large for the broker")
-          .with("topic", message.topic);
-    }
-    if (queue_bytes + bytes > options.queue_bytes) {
-      throw Error(Code::kTooLarge, "too many messages wait for the broker")
-          .with("topic", message.topic);
-    }
     if (stopping) throw Error(Code::kUnavailable, "the MQTT client was stopped");
-    const auto pending = std::make_shared<Pending>();
-    pending->bytes = bytes;
-    if (message.expiry) pending->expires = std::chrono::steady_clock::now() + *message.expiry;
-    pending->message = std::move(message);
-    pending->done = std::make_shared<Event>(executor);
-    queue.push_back(pending);
-    queue_bytes += bytes;
-    if (connected) pump();
-
-    const bool answered = co_await pending->done->wait_for(options.publish_time);
-    if (!answered) {
-      // One that was sent stays, for its packet identifier is taken until the broker answers.
-      const auto at = std::find(queue.begin(), queue.end(), pending);
-      if (at != queue.end() && !pending->sent) {
-        queue_bytes -= pending->bytes;
-        queue.erase(at);
+    const SteadyPoint end = std::chrono::steady_clock::now() + options.publish_time;
+    for (;;) {
+      const std::uint8_t reason = co_await publish_once(message, end);
+      if (reason < 0x80 && (reason != kNoSubscriber || options.unheard_retry.count() == 0))
+        co_return;
+      if (reason != kNoSubscriber) {
+        throw Error(code_of(reason),
+                    "the broker refused the message: " + std::string(reason_name(reason)))
+            .with("topic", message.topic);
       }
-      throw Error(Code::kTimeout, "the broker did not acknowledge the message in time")
-          .with("topic", pending->message.topic);
-    }
-    const std::uint8_t reason = pending->reason.value_or(0x88);
-    if (reason >= 0x80) {
-      throw Error(code_of(reason),
-                  "the broker refused the message: " + std::string(reason_name(reason)))
-          .with("topic", pending->message.topic);
+      if (std::chrono::steady_clock::now() + options.unheard_retry > end) {
+        throw Error(Code::kUnavailable, "nobody subscribes to the message's topic")
+            .with("topic", message.topic);
+      }
+      co_await sleep_for(options.unheard_retry);
     }
   }
 
-  std::shared_ptr<Waiter> send_subscribe(Subscribed& subscribed) {
-    const auto waiter = std::make_shared<Waiter>();
-    waiter->done = std::make_shared<Event>(executor);
-    const std::uint16_t id = next_packet_id();
+  // Answers the broker's reason.
+  Task<std::uint8_t> publish_once(Message message, SteadyPoint end) {
+    const OutgoingPtr item = outbox.add(std::move(message));
+    pump();
+    const auto left = std::chrono::duration_cast<Duration>(end - std::chrono::steady_clock::now());
+    if (!co_await item->done.wait_for(std::max(left, Duration(1)))) {
+      outbox.forget(item);
+      throw Error(Code::kTimeout, "the broker did not acknowledge the message in time")
+          .with("topic", item->message.topic);
+    }
+    if (item->expired) {
+      throw Error(Code::kTimeout, "the message expired before it could be sent")
+          .with("topic", item->message.topic);
+    }
+    co_return item->reason.value_or(0x88);
+  }
+
+  WaiterPtr make_waiter(std::uint16_t& id, SubscribedPtr subscribed) {
+    id = ids.take();
+    if (id == 0) throw Error(Code::kTooLarge, "too many messages wait for the broker");
+    auto waiter = std::make_shared<Waiter>(executor);
+    waiter->subscribed = std::move(subscribed);
     waiters[id] = waiter;
-    encode_subscribe(output, id, subscribed.subscription);
-    subscribed.fresh = false;
+    return waiter;
+  }
+
+  WaiterPtr send_subscribe(const SubscribedPtr& subscribed) {
+    std::uint16_t id = 0;
+    WaiterPtr waiter = make_waiter(id, subscribed);
+    encode_subscribe(output, id, subscribed->subscription, subscription_ids ? subscribed->id : 0,
+                     subscribed->confirmed ? Retained::kWhenNew : Retained::kAlways);
     wake_writer();
     return waiter;
   }
 
   Task<void> subscribe(Subscription subscription, std::function<void(Delivery)> handler) {
     const std::string name = subscription.filter;
-    Subscribed entry{subscription, filter_of(name), std::move(handler), true};
-    subscriptions.push_back(std::move(entry));
+    const auto subscribed = std::make_shared<Subscribed>();
+    subscribed->filter = filter_of(name);
+    subscribed->subscription = std::move(subscription);
+    subscribed->id = ++last_subscription_id;
+    subscribed->handler = std::move(handler);
+    subscriptions.push_back(subscribed);
     claim();
     if (!connected) co_return;  // sent with the next connection
-    const auto waiter = send_subscribe(subscriptions.back());
-    if (!co_await waiter->done->wait_for(options.publish_time)) {
+    const WaiterPtr waiter = send_subscribe(subscribed);
+    if (!co_await waiter->done.wait_for(options.publish_time)) {
       throw Error(Code::kTimeout, "the broker did not answer a subscription").with("filter", name);
     }
-    if (waiter->reasons.empty()) {  // the connection was lost: repeated with the next one
-      for (auto& subscribed : subscriptions) {
-        if (subscribed.subscription.filter == name) subscribed.fresh = true;
-      }
-      co_return;
-    }
-    if (waiter->reasons.front() >= 0x80) {
-      drop_subscription(name);
-      throw Error(
-          code_of(waiter->reasons.front()),
-          "the broker refused a subscription: " + std::string(reason_name(waiter->reasons.front())))
-          .with("filter", name);
-    }
+    // Without reasons the connection was lost: repeated with the next one.
+    if (waiter->reasons.empty() || waiter->reasons.front() < 0x80) co_return;
+    std::erase(subscriptions, subscribed);
+    throw Error(
+        code_of(waiter->reasons.front()),
+        "the broker refused a subscription: " + std::string(reason_name(waiter->reasons.front())))
+        .with("filter", name);
   }
 
   void claim() {
-    std::vector<Delivery> waiting = std::move(unclaimed);
+    std::vector<Publish> waiting = std::move(unclaimed);
     unclaimed.clear();
-    for (Delivery& delivery : waiting) {
-      if (!dispatch(delivery)) unclaimed.push_back(std::move(delivery));
+    for (Publish& packet : waiting) {
+      if (!dispatch(packet)) unclaimed.push_back(std::move(packet));
     }
   }
 
-  void drop_subscription(const std::string& filter) {
-    std::erase_if(subscriptions,
-                  [&](const Subscribed& s) { return s.subscription.filter == filter; });
-  }
-
   Task<void> unsubscribe(std::string filter) {
-    drop_subscription(filter);
+    std::erase_if(subscriptions,
+                  [&](const SubscribedPtr& s) { return s->subscription.filter == filter; });
     if (!connected) co_return;
-    const auto waiter = std::make_shared<Waiter>();
-    waiter->done = std::make_shared<Event>(executor);
-    const std::uint16_t id = next_packet_id();
-    waiters[id] = waiter;
+    std::uint16_t id = 0;
+    const WaiterPtr waiter = make_waiter(id, nullptr);
     encode_unsubscribe(output, id, filter);
     wake_writer();
-    co_await waiter->done->wait_for(options.publish_time);
+    co_await waiter->done.wait_for(options.publish_time);
   }
 
   Task<void> disconnect(Duration limit) {
     const SteadyPoint end = std::chrono::steady_clock::now() + limit;
-    while (connected && !queue.empty() && std::chrono::steady_clock::now() < end) {
-      const PendingPtr last = queue.back();
-      const auto left =
-          std::chrono::duration_cast<Duration>(end - std::chrono::steady_clock::now());
-      co_await last->done->wait_for(std::max(Duration(1), left));
+    const auto left = [end] {
+      const auto rest = end - std::chrono::steady_clock::now();
+      return std::max(Duration(1), std::chrono::duration_cast<Duration>(rest));
+    };
+    while (connected && !outbox.empty() && std::chrono::steady_clock::now() < end) {
+      const OutgoingPtr item = outbox.some();
+      co_await item->done.wait_for(left());
     }
     stopping = true;
-    if (!connected) {
-      dropped = true;
-      if (stream) stream->close();
-      co_return;
+    stopped.set();
+    if (connected) {
+      encode_disconnect(output, 0);
+      closing = true;
+      wake_writer();
+      // The broker closes after DISCONNECT; the reader then ends run().
+      co_await offline.wait_for(left());
     }
-    encode_disconnect(output, 0);
-    closing = true;
-    wake_writer();
-    // The broker closes after DISCONNECT; the reader then ends run().
-    const auto left = std::chrono::duration_cast<Duration>(end - std::chrono::steady_clock::now());
-    co_await offline.wait_for(std::max(Duration(1), left));
     if (stream) stream->close();
   }
 
@@ -517,23 +564,24 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
 
   Executor executor;
   ClientOptions options;
+  PacketIds ids;
+  Outbox outbox;
   net::StreamPtr stream;
-  std::string input, output;
-  std::optional<ConnAck> connack;
-  bool connected = false, stopping = false, closing = false, dropped = false;
+  Input input;
+  std::string output;
+  bool connected = false, stopping = false, closing = false, dropped = false, clean_start = false;
+  bool subscription_ids = true;
   std::uint64_t generation = 0;
-  unsigned server_receive_maximum = 65535, in_flight = 0;
-  std::uint32_t server_packet_limit = 0;
+  unsigned unacknowledged = 0;
   Duration keep_alive{};
+  SteadyPoint heard, sent, pinged;
   std::unordered_map<std::uint16_t, std::string> aliases;
-  std::list<PendingPtr> queue;
-  std::size_t queue_bytes = 0;
-  std::uint16_t last_packet_id = 0;
-  std::list<Subscribed> subscriptions;
-  std::vector<Delivery> unclaimed;
-  std::map<std::uint16_t, std::shared_ptr<Waiter>> waiters;
+  std::uint32_t last_subscription_id = 0;
+  std::list<SubscribedPtr> subscriptions;
+  std::vector<Publish> unclaimed;
+  std::map<std::uint16_t, WaiterPtr> waiters;
   std::function<void(bool, const std::string&)> connection_handler;
-  Event online, offline, output_ready;
+  Event online, offline, stopped, output_ready;
   Backoff backoff;
 };
 

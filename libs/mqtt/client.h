@@ -29,6 +29,9 @@ struct ClientOptions {
   Duration connect_time = Duration(10'000);
   Duration publish_time =
       Duration(30'000);  // how long publish() waits for PUBACK, reconnects included
+  // Above 0: a QoS 1 message that reached no subscriber (reason 0x10) is published again after this
+  // time, until publish_time; for topics that somebody must hear. 0: it counts as delivered.
+  Duration unheard_retry = Duration(0);
   Duration backoff_first = Duration(500), backoff_max = Duration(60'000);
   std::uint16_t receive_maximum =
       256;  // QoS 1 deliveries that may wait for ack(): the back-pressure

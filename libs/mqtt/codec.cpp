@@ -79,11 +79,12 @@ void put_packet(std::string& out, unsigned header, std::string_view body) {
 }
 
 // What PUBLISH and a will share.
-void put_message_properties(std::string& out, const Message& message) {
-  if (message.expiry) {
+void put_message_properties(std::string& out, const Message& message,
+                            std::optional<Duration> expiry) {
+  if (expiry) {
     put8(out, kMessageExpiry);
     // Up to the next second: a message must not expire before its time.
-    put32(out, static_cast<std::uint32_t>((message.expiry->count() + 999) / 1000));
+    put32(out, static_cast<std::uint32_t>((expiry->count() + 999) / 1000));
   }
   if (!message.content_type.empty()) {
     put8(out, kContentType);
@@ -166,6 +167,8 @@ struct Properties {
   unsigned receive_maximum = 65535, alias_maximum = 0, alias = 0, keep_alive = 0, maximum_qos = 2;
   std::string content_type, response_topic, correlation_data;
   std::vector<std::pair<std::string, std::string>> user;
+  std::vector<std::uint32_t> subscription_ids;
+  bool subscription_ids_available = true;
 
   bool has(Property id) const { return seen >> id & 1; }
 
@@ -201,7 +204,8 @@ struct Properties {
         correlation_data = in.binary();
         return;
       case kSubscriptionId:
-        in.length();
+        subscription_ids.push_back(in.length());
+        if (subscription_ids.back() == 0) throw malformed("subscription identifier is 0");
         return;
       case kSessionExpiry:
         in.u32();
@@ -249,9 +253,11 @@ struct Properties {
       case kMaximumPacket:
         maximum_packet = in.u32();
         return;
+      case kSubscriptionIdAvailable:
+        subscription_ids_available = in.u8() != 0;
+        return;
       case kRetainAvailable:
       case kWildcardAvailable:
-      case kSubscriptionIdAvailable:
       case kSharedAvailable:
         in.u8();
         return;
@@ -274,6 +280,7 @@ ConnAck read_connack(Reader& in) {
   packet.maximum_qos = static_cast<std::uint8_t>(properties.maximum_qos);
   packet.maximum_packet = properties.maximum_packet;
   packet.topic_alias_maximum = static_cast<std::uint16_t>(properties.alias_maximum);
+  packet.subscription_ids = properties.subscription_ids_available;
   if (properties.has(kServerKeepAlive))
     packet.server_keep_alive = static_cast<std::uint16_t>(properties.keep_alive);
   return packet;
@@ -304,6 +311,7 @@ Publish read_publish(unsigned flags, Reader& in) {
   packet.message.response_topic = std::move(properties.response_topic);
   packet.message.correlation_data = std::move(properties.correlation_data);
   packet.message.user_properties = std::move(properties.user);
+  packet.subscription_ids = std::move(properties.subscription_ids);
   packet.message.payload = in.rest();
   return packet;
 }
@@ -384,7 +392,7 @@ void encode(std::string& out, const Connect& packet) {
     std::string will_properties;
     put8(will_properties, kWillDelay);
     put32(will_properties, packet.will_delay_seconds);
-    put_message_properties(will_properties, *packet.will);
+    put_message_properties(will_properties, *packet.will, packet.will->expiry);
     put_properties(body, will_properties);
     put_text(body, packet.will->topic);
     put_binary(body, packet.will->payload);
@@ -395,21 +403,25 @@ void encode(std::string& out, const Connect& packet) {
 }
 
 void encode(std::string& out, const Publish& packet) {
-  const Message& message = packet.message;
+  encode(out, packet.message,
+         {packet.packet_id, packet.duplicate, packet.topic_alias, false, std::nullopt});
+}
+
+void encode(std::string& out, const Message& message, const PublishHeader& header) {
   std::string body;
   body.reserve(message.topic.size() + message.payload.size() + 32);
-  put_text(body, message.topic);
-  if (message.qos == Qos::kAtLeastOnce) put16(body, packet.packet_id);
+  put_text(body, header.omit_topic ? std::string_view() : std::string_view(message.topic));
+  if (message.qos == Qos::kAtLeastOnce) put16(body, header.packet_id);
   std::string properties;
-  if (packet.topic_alias > 0) {
+  if (header.topic_alias > 0) {
     put8(properties, kTopicAlias);
-    put16(properties, packet.topic_alias);
+    put16(properties, header.topic_alias);
   }
-  put_message_properties(properties, message);
+  put_message_properties(properties, message, header.expiry ? header.expiry : message.expiry);
   put_properties(body, properties);
   body += message.payload;
   put_packet(out,
-             0x30u | (packet.duplicate ? 8u : 0u) | static_cast<unsigned>(message.qos) << 1 |
+             0x30u | (header.duplicate ? 8u : 0u) | static_cast<unsigned>(message.qos) << 1 |
                  (message.retain ? 1u : 0u),
              body);
 }
@@ -426,14 +438,19 @@ void encode(std::string& out, const PubAck& packet) {
   put8(out, packet.reason);
 }
 
-void encode_subscribe(std::string& out, std::uint16_t packet_id, const Subscription& subscription) {
-  std::string body;
+void encode_subscribe(std::string& out, std::uint16_t packet_id, const Subscription& subscription,
+                      std::uint32_t subscription_id, Retained retained) {
+  std::string body, properties;
   put16(body, packet_id);
-  put_length(body, 0);
+  if (subscription_id > 0) {
+    put8(properties, kSubscriptionId);
+    put_length(properties, subscription_id);
+  }
+  put_properties(body, properties);
   put_text(body, subscription.filter);
   put8(body, static_cast<unsigned>(subscription.max_qos) |
                  (subscription.retain_as_published ? 8u : 0u) |
-                 (subscription.skip_retained ? 32u : 0u));
+                 (subscription.skip_retained ? 2u << 4 : static_cast<unsigned>(retained) << 4));
   put_packet(out, 0x82, body);
 }
 

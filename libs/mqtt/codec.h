@@ -34,12 +34,22 @@ struct ConnAck {
   std::uint32_t maximum_packet = 0;  // 0: no limit
   std::uint16_t topic_alias_maximum = 0;
   std::optional<std::uint16_t> server_keep_alive;
+  bool subscription_ids = true;
 };
 struct Publish {
   Message message;
   std::uint16_t packet_id = 0;  // QoS 1
   bool duplicate = false;
   std::uint16_t topic_alias = 0;
+  std::vector<std::uint32_t> subscription_ids;
+};
+// What a PUBLISH says beside its message.
+struct PublishHeader {
+  std::uint16_t packet_id = 0;  // QoS 1
+  bool duplicate = false;
+  std::uint16_t topic_alias = 0;
+  bool omit_topic = false;         // the peer knows the alias
+  std::optional<Duration> expiry;  // instead of the message's own
 };
 struct PubAck {
   std::uint16_t packet_id = 0;
@@ -64,8 +74,13 @@ using Incoming = std::variant<ConnAck, Publish, PubAck, SubAck, UnsubAck, PingRe
 // cannot carry.
 void encode(std::string& out, const Connect& packet);
 void encode(std::string& out, const Publish& packet);
+void encode(std::string& out, const Message& message, const PublishHeader& header);
 void encode(std::string& out, const PubAck& packet);
-void encode_subscribe(std::string& out, std::uint16_t packet_id, const Subscription& subscription);
+// Retain handling (MQTT 5, 3.8.3.1) of a subscription that wants retained messages.
+enum class Retained : std::uint8_t { kAlways = 0, kWhenNew = 1 };
+// `subscription_id` 0: none.
+void encode_subscribe(std::string& out, std::uint16_t packet_id, const Subscription& subscription,
+                      std::uint32_t subscription_id = 0, Retained retained = Retained::kAlways);
 void encode_unsubscribe(std::string& out, std::uint16_t packet_id, std::string_view filter);
 void encode_ping(std::string& out);
 void encode_disconnect(std::string& out, std::uint8_t reason);

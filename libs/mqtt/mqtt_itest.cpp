@@ -6,6 +6,7 @@
 
 #include "async/loop.h"
 #include "async/scope.h"
+#include "base/error.h"
 #include "base/id.h"
 #include "crypto/keys.h"
 #include "mqtt/bus_contract.h"
@@ -89,30 +90,46 @@ class CuttingProxy {
   TaskScope scope_;
 };
 
-TEST_F(MqttBroker, KeepsTheContractOverTls) {
+// Two clients of one broker keep the contract.
+Task<void> check_contract(ClientOptions options) {
+  const Executor executor = co_await asio::this_coro::executor;
+  options.session_expiry = Duration(0);  // or the next pair shares the shared subscription with it
+  ClientOptions other = options;
+  other.client_id = new_uuid();
+  Client first(executor, options), second(executor, other);
+  TaskScope scope(executor);
+  scope.spawn("first", first.run());
+  scope.spawn("second", second.run());
+  co_await first.wait_connected();
+  co_await second.wait_connected();
+  co_await bus_contract(first, second);
+  co_await first.disconnect(Duration(1000));
+  co_await second.disconnect(Duration(1000));
+  co_await scope.join();
+}
+
+TEST_F(MqttBroker, KeepsTheContractOverTcpAndWebSocket) {
+  Mosquitto broker({"", "", "", true});
+  broker.start();
+  for (const std::string& url : {broker.url(), broker.websocket_url()}) {
+    SCOPED_TRACE(url);
+    run_task([&] { return check_contract(options_for(url)); }, Duration(20'000));
+  }
+}
+
+TEST_F(MqttBroker, KeepsTheContractOverTlsAndWebSocketOverTls) {
   const auto ca = crypto::make_ca("test", 1);
   const auto issued = crypto::issue_certificate(ca, {"127.0.0.1"}, 1);
-  Mosquitto broker({issued.certificate_pem, issued.key_pem, ""});
+  Mosquitto broker({issued.certificate_pem, issued.key_pem, "", true});
   broker.start();
-  run_task(
-      [&]() -> Task<void> {
-        const Executor executor = co_await asio::this_coro::executor;
-        net::TlsOptions trust;
-        trust.ca_pem = ca.certificate_pem;
-        ClientOptions options = options_for(broker.url()), other = options_for(broker.url());
-        options.tls = other.tls = net::make_tls_client(trust);
-        Client first(executor, options), second(executor, other);
-        TaskScope scope(executor);
-        scope.spawn("first", first.run());
-        scope.spawn("second", second.run());
-        co_await first.wait_connected();
-        co_await second.wait_connected();
-        co_await bus_contract(first, second);
-        co_await first.disconnect(Duration(1000));
-        co_await second.disconnect(Duration(1000));
-        co_await scope.join();
-      },
-      Duration(20'000));
+  net::TlsOptions trust;
+  trust.ca_pem = ca.certificate_pem;
+  for (const std::string& url : {broker.url(), broker.websocket_url()}) {
+    SCOPED_TRACE(url);
+    ClientOptions options = options_for(url);
+    options.tls = net::make_tls_client(trust);
+    run_task([&] { return check_contract(options); }, Duration(20'000));
+  }
 }
 
 TEST_F(MqttBroker, LosesNothingWhenConnectionsAreCutInTheMiddleOfABurst) {
@@ -269,6 +286,54 @@ TEST_F(MqttBroker, SendsTheWillOnlyWhenItGoesWithoutGoodbye) {
         co_await scope.join();
       },
       Duration(20'000));
+}
+
+// Mosquitto 2.0 restores sessions from its file, but not their shared subscriptions.
+TEST_F(MqttBroker, HearsAgainAfterABrokerRestartWhatNobodyHeardMeanwhile) {
+  Mosquitto broker;
+  broker.start();
+  run_task(
+      [&]() -> Task<void> {
+        const Executor executor = co_await asio::this_coro::executor;
+        ClientOptions options = options_for(broker.url());
+        Client receiver(executor, options);
+        options = options_for(broker.url());
+        options.unheard_retry = Duration(50);
+        Client sender(executor, options);
+        TaskScope scope(executor);
+        scope.spawn("receiver", receiver.run());
+        scope.spawn("sender", sender.run());
+        Inbox shared(executor), plain(executor), kept(executor);
+        co_await receiver.wait_connected();
+        co_await receiver.subscribe(make_subscription("$share/g/restart/+"), shared.handler());
+        co_await receiver.subscribe(make_subscription("plain/+"), plain.handler());
+        co_await receiver.subscribe(make_subscription("kept/+"), kept.handler());
+        co_await sender.wait_connected();
+        co_await sender.publish(make_message("restart/1", "before"));
+        co_await sender.publish(make_message("kept/1", "kept", true));
+        co_await shared.until(1);
+        co_await kept.until(1);
+        // On the same connection after the acknowledgements: they have arrived when this one did.
+        co_await receiver.publish(make_message("elsewhere", "x"));
+        broker.stop();  // writes its file
+        broker.start();
+        co_await sender.publish(make_message("restart/1", "after"));
+        co_await sender.publish(make_message("plain/1", "after"));
+        co_await shared.until(2);
+        co_await plain.until(1);
+        EXPECT_EQ(shared.payloads, (std::vector<std::string>{"before", "after"}));
+        EXPECT_EQ(kept.payloads, std::vector<std::string>{"kept"});  // not sent again
+
+        options.publish_time = Duration(300);
+        Client unheard(executor, options);
+        scope.spawn("unheard", unheard.run());
+        co_await unheard.wait_connected();
+        EXPECT_EQ(co_await code_of_task(unheard.publish(make_message("nobody/1", "x"))),
+                  Code::kUnavailable);
+        scope.cancel();
+        co_await scope.join();
+      },
+      Duration(30'000));
 }
 
 TEST_F(MqttBroker, TellsARefusalFromAnAbsence) {

@@ -20,7 +20,7 @@ int hex(char c) {
 }
 
 // A broken escape stays as it is: the router or the handler will not know the name.
-std::string percent_decode(std::string_view text, bool plus_is_space) {
+std::string decode(std::string_view text, bool plus_is_space) {
   std::string out;
   out.reserve(text.size());
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -48,9 +48,12 @@ void Headers::set(std::string name, std::string value) {
   add(std::move(name), std::move(value));
 }
 
-std::string Request::path() const {
-  return percent_decode(std::string_view(target).substr(0, target.find('?')), false);
+std::string percent_decode(std::string_view text) { return decode(text, false); }
+
+std::string_view Request::raw_path() const {
+  return std::string_view(target).substr(0, target.find('?'));
 }
+std::string Request::path() const { return percent_decode(raw_path()); }
 
 std::vector<std::pair<std::string, std::string>> Request::query_items() const {
   std::vector<std::pair<std::string, std::string>> items;
@@ -63,8 +66,8 @@ std::vector<std::pair<std::string, std::string>> Request::query_items() const {
     if (item.empty()) continue;
     const std::size_t equals = item.find('=');
     items.emplace_back(
-        percent_decode(item.substr(0, equals), true),
-        equals == std::string_view::npos ? "" : percent_decode(item.substr(equals + 1), true));
+        decode(item.substr(0, equals), true),
+        equals == std::string_view::npos ? "" : decode(item.substr(equals + 1), true));
   }
   return items;
 }

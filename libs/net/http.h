@@ -32,7 +32,8 @@ struct Request {
   std::string body;
   std::string peer;  // filled by the server
 
-  std::string path() const;  // percent-decoded, without the query
+  std::string_view raw_path() const;  // as sent, without the query
+  std::string path() const;           // percent-decoded
   // Percent-decoded; the first of that name.
   std::optional<std::string> query(std::string_view name) const;
   std::vector<std::pair<std::string, std::string>> query_items() const;
@@ -45,6 +46,8 @@ struct Response {
 };
 
 std::string_view reason_phrase(int status) noexcept;
+// A broken escape stays as it is.
+std::string percent_decode(std::string_view text);
 
 // Absolute URL: http, https, mqtt(s), ws(s), unix. Throws Error{kInvalidArgument}.
 struct Url {

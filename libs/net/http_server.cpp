@@ -60,21 +60,24 @@ class ChunkWriter final : public BodyWriter {
   Duration limit_;
 };
 
-Response plain_error(int status, const std::string& detail) {
+// The server's own refusals, before a handler has a request to judge (RFC 9457).
+Response plain_error(int status, const std::string& code, const std::string& detail) {
   Response response;
   response.status = status;
   response.headers.add("Content-Type", "application/problem+json");
   response.body = "{\"type\":\"about:blank\",\"title\":\"" + std::string(reason_phrase(status)) +
-                  "\",\"status\":" + std::to_string(status) + ",\"detail\":\"" + detail + "\"}";
+                  "\",\"status\":" + std::to_string(status) + ",\"code\":\"" + code +
+                  "\",\"detail\":\"" + detail + "\"}";
   return response;
 }
 
 }  // namespace
 
 struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
+  enum class Phase { kIdle, kRequest, kStream };  // kIdle: between requests
   struct Connection {
     StreamPtr stream;
-    bool idle = true;  // between requests
+    Phase phase = Phase::kIdle;
   };
   using Place = std::list<Connection>::iterator;
 
@@ -84,7 +87,8 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
         on_error(std::move(on_err)),
         limits(l),
         acceptors(executor),
-        scope(executor) {}
+        scope(executor),
+        moved_on(executor) {}
 
   Task<void> accept_loop(Listener& listener) {
     for (;;) {
@@ -119,7 +123,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
 
   Task<void> refuse(StreamPtr stream) {
     stream->expires_after(Duration(1000));
-    const Response response = plain_error(503, "too many connections");
+    const Response response = plain_error(503, "unavailable", "too many connections");
     const std::string text = serialize_head(response, false, false) + response.body;
     co_await stream->write(text);
     co_await stream->shutdown();
@@ -131,8 +135,15 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
       co_await self->serve_requests(*place);
     } catch (const Error& error) {
       log::debug("connection ended", error, {{"peer", place->stream->peer()}});
+    } catch (const std::exception& error) {
+      // Asio's own when the task is cancelled between two waits; else a fault of a stream's
+      // handler.
+      if (!self->draining)
+        log::error("a connection failed",
+                   {{"peer", place->stream->peer()}, {"error", error.what()}});
     }
     self->connections.erase(place);
+    self->moved_on.set();
   }
 
   Task<void> serve_requests(Connection& connection) {
@@ -142,9 +153,10 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
     InputBuffer input;
     for (bool open = true; open;) {
       auto parser = MessageParser::request({limits.header_bytes, limits.body_bytes});
-      connection.idle = input.view().empty();
-      if (connection.idle && draining) co_return;
-      stream.expires_after(connection.idle ? limits.idle_time : limits.header_time);
+      const bool idle = input.view().empty();
+      connection.phase = idle ? Phase::kIdle : Phase::kRequest;
+      if (idle && draining) co_return;
+      stream.expires_after(idle ? limits.idle_time : limits.header_time);
 
       Response refusal;
       bool refused = false;
@@ -165,7 +177,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
       Request request = parser->take_request();
       request.peer = stream.peer();
       stream.expires_after(Duration::max());
-      open = co_await answer(stream, std::move(request), open);
+      open = co_await answer(connection, std::move(request), open);
     }
     co_await stream.shutdown();
   }
@@ -176,8 +188,8 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
     bool in_body = false;
     while (!parser.done()) {
       if (!input.view().empty()) {
-        if (connection.idle) {
-          connection.idle = false;
+        if (connection.phase == Phase::kIdle) {
+          connection.phase = Phase::kRequest;
           stream.expires_after(limits.header_time);
         }
         const std::size_t used = parser.put(input.view());
@@ -201,12 +213,13 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
 
   static Response refusal_for(const Error& error) {
     if (error.code() == Code::kTimeout)
-      return plain_error(408, "the request took too long to arrive");
+      return plain_error(408, "timeout", "the request took too long to arrive");
     if (error.code() == Code::kTooLarge && error.message() == "header") {
-      return plain_error(431, "the request line and headers are too large");
+      return plain_error(431, "too_large", "the request line and headers are too large");
     }
-    if (error.code() == Code::kTooLarge) return plain_error(413, "the request body is too large");
-    return plain_error(400, "the request is not valid HTTP/1.1");
+    if (error.code() == Code::kTooLarge)
+      return plain_error(413, "too_large", "the request body is too large");
+    return plain_error(400, "invalid_argument", "the request is not valid HTTP/1.1");
   }
 
   Task<void> answer_and_close(Stream& stream, const Response& response) {
@@ -214,15 +227,16 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
     const std::string text = serialize_head(response, false, false) + response.body;
     co_await stream.write(text);
     co_await stream.shutdown();
-    // Reading on for a moment lets the answer reach a peer that still sends (RFC 9112, 9.6).
-    char sink[4096];
-    for (int i = 0; i < 64; ++i) {
-      if (co_await stream.read_some(sink, sizeof sink) == 0) co_return;
+    // Reading on for a moment lets the answer reach a peer that still sends (RFC 9112, 9.6); the
+    // time above ends it for one that never stops.
+    std::string sink(64 * 1024, '\0');
+    while (co_await stream.read_some(sink.data(), sink.size()) != 0) {
     }
   }
 
   // True when the connection can carry another request.
-  Task<bool> answer(Stream& stream, Request request, bool keep_alive) {
+  Task<bool> answer(Connection& connection, Request request, bool keep_alive) {
+    Stream& stream = *connection.stream;
     Reply reply;
     std::exception_ptr failure;
     const bool head = request.method == "HEAD";
@@ -230,14 +244,16 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
     // the metrics.
     try {
       reply = co_await handler(request);
+      if (reply.stream && draining) throw Error(Code::kUnavailable, "the server is stopping");
     } catch (...) {
       failure = std::current_exception();
     }
     if (failure) reply.response = on_error(request, failure);
     keep_alive = keep_alive && !draining;
 
-    if (!reply.stream || failure) {
-      std::string text = serialize_head(reply.response, keep_alive, false);
+    if (!reply.stream || failure || head) {
+      std::string text =
+          serialize_head(reply.response, keep_alive, head && reply.stream && !failure);
       if (!head) text += reply.response.body;
       stream.expires_after(limits.write_time);
       co_await stream.write(text);
@@ -247,11 +263,28 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
     stream.expires_after(limits.write_time);
     co_await stream.write(text);
     stream.expires_after(Duration::max());
+    connection.phase = Phase::kStream;
     ChunkWriter writer(stream, limits.write_time);
     co_await reply.stream(writer);
     stream.expires_after(limits.write_time);
     co_await stream.write("0\r\n\r\n");
     co_return keep_alive;
+  }
+
+  // A stream has no end of its own; its reader takes it up again elsewhere.
+  Task<void> close_the_door() {
+    draining = true;
+    for (const auto& listener : listeners) listener->close();
+    acceptors.cancel();
+    co_await acceptors.join();
+    for (auto& connection : connections) {
+      if (connection.phase != Phase::kRequest) connection.stream->close();
+    }
+  }
+
+  bool busy() const {
+    return std::any_of(connections.begin(), connections.end(),
+                       [](const Connection& c) { return c.phase == Phase::kRequest; });
   }
 
   Executor executor;
@@ -261,6 +294,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
   std::vector<std::unique_ptr<Listener>> listeners;
   std::list<Connection> connections;
   TaskScope acceptors, scope;
+  Event moved_on;  // set whenever a connection ended
   bool draining = false;
 };
 
@@ -276,20 +310,20 @@ void HttpServer::listen(std::unique_ptr<Listener> listener) {
 }
 
 Task<void> HttpServer::drain() {
-  impl_->draining = true;
-  for (const auto& listener : impl_->listeners) listener->close();
-  impl_->acceptors.cancel();
-  co_await impl_->acceptors.join();
-  for (auto& connection : impl_->connections) {
-    if (connection.idle && connection.stream) connection.stream->close();
+  const auto impl = impl_;
+  co_await impl->close_the_door();
+  while (impl->busy()) {
+    impl->moved_on.reset();
+    co_await impl->moved_on.wait();
   }
 }
 
 Task<void> HttpServer::stop() {
-  co_await drain();
-  impl_->scope.cancel();
-  for (auto& connection : impl_->connections) connection.stream->close();
-  co_await impl_->scope.join();
+  const auto impl = impl_;
+  co_await impl->close_the_door();
+  impl->scope.cancel();
+  for (auto& connection : impl->connections) connection.stream->close();
+  co_await impl->scope.join();
 }
 
 std::size_t HttpServer::connections() const noexcept { return impl_->connections.size(); }

@@ -48,8 +48,8 @@ class HttpServer {
   ~HttpServer();
 
   void listen(std::unique_ptr<Listener> listener);  // may be called for several
-  // Stops accepting, closes idle connections, lets running requests finish (their answers say
-  // `Connection: close`).
+  // Stops accepting, closes idle connections and streams, and waits until the running requests were
+  // answered (with `Connection: close`). The caller sets the limit: with_deadline(), then stop().
   Task<void> drain();
   // Breaks what is left and waits until every connection task ended.
   Task<void> stop();

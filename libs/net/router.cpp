@@ -6,21 +6,23 @@
 namespace flock::net {
 namespace {
 
-std::vector<std::string_view> segments(std::string_view path) {
-  std::vector<std::string_view> out;
+template <class Text>
+std::vector<Text> segments(std::string_view path, Text (*read)(std::string_view)) {
+  std::vector<Text> out;
   if (path.starts_with('/')) path.remove_prefix(1);
   for (;;) {
     const std::size_t slash = path.find('/');
-    out.push_back(path.substr(0, slash));
+    out.push_back(read(path.substr(0, slash)));
     if (slash == std::string_view::npos) return out;
     path.remove_prefix(slash + 1);
   }
 }
 
 // How many literal segments matched, or -1.
-int match_pattern(std::string_view pattern, const std::vector<std::string_view>& path,
+int match_pattern(std::string_view pattern, const std::vector<std::string>& path,
                   Parameters& parameters) {
-  const auto parts = segments(pattern);
+  const auto parts =
+      segments<std::string_view>(pattern, [](std::string_view part) { return part; });
   if (parts.size() != path.size()) return -1;
   int literals = 0;
   for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -45,7 +47,8 @@ void Router::add(std::string method, std::string pattern, RouteHandler handler) 
 Router::Match Router::match(std::string_view method, std::string_view path) const {
   Match best;
   int best_literals = -1;
-  const auto wanted = segments(path);
+  // Decoded after the split: "a%2Fb" is one segment (RFC 3986, 2.2).
+  const auto wanted = segments<std::string>(path, percent_decode);
   for (const Route& route : routes_) {
     Parameters parameters;
     const int literals = match_pattern(route.pattern, wanted, parameters);

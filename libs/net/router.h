@@ -15,8 +15,7 @@ using Parameters = std::map<std::string, std::string, std::less<>>;
 using RouteHandler = std::function<Task<Reply>(Request, Parameters)>;
 
 // Method and pattern -> handler. "/v1/fleets/{id}" binds one segment, percent-decoded; literal
-// segments win over bound ones. Unknown path: Error{kNotFound}; known path with another method: 405
-// with Allow.
+// segments win over bound ones. What an unknown path or method answers is the caller's business.
 class Router {
  public:
   struct Route {
@@ -29,6 +28,7 @@ class Router {
     std::vector<std::string> allowed;  // methods of the path when only the method is wrong
   };
   void add(std::string method, std::string pattern, RouteHandler handler);
+  // `path` as it was sent (Request::raw_path): an encoded slash does not part segments.
   Match match(std::string_view method, std::string_view path) const;
   const std::vector<Route>& routes() const noexcept { return routes_; }
 

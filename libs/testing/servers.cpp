@@ -91,22 +91,35 @@ void Mosquitto::start() {
   std::string config =
       "per_listener_settings false\nmax_inflight_messages 1000\nmax_queued_messages "
       "100000\npersistence true\npersistence_location " +
-      dir_.path() + "/\nlistener " + std::to_string(port_) + " 127.0.0.1\n";
+      dir_.path() + "/\n";
   if (is_root()) config = "user mosquitto\n" + config;
+  std::string tls;
   if (!options_.tls_certificate_pem.empty()) {
-    config += "certfile " + dir_.write("cert.pem", options_.tls_certificate_pem) + "\nkeyfile " +
-              dir_.write("key.pem", options_.tls_key_pem) + "\n";
+    tls = "certfile " + dir_.write("cert.pem", options_.tls_certificate_pem) + "\nkeyfile " +
+          dir_.write("key.pem", options_.tls_key_pem) + "\n";
+  }
+  config += "listener " + std::to_string(port_) + " 127.0.0.1\n" + tls;
+  if (options_.websockets) {
+    config +=
+        "listener " + std::to_string(websocket_port_) + " 127.0.0.1\nprotocol websockets\n" + tls;
   }
   config += options_.extra.empty() ? "allow_anonymous true\n" : options_.extra;
   dir_.write("mosquitto.conf", config);
   give_to("mosquitto", dir_.path());
   process_.start({"mosquitto", "-c", dir_.file("mosquitto.conf")}, log());
-  wait_until("Mosquitto listens", [&] { return port_open(port_); });
+  wait_until("Mosquitto listens", [&] {
+    return port_open(port_) && (!options_.websockets || port_open(websocket_port_));
+  });
 }
 
 std::string Mosquitto::url() const {
   return (options_.tls_certificate_pem.empty() ? "mqtt://127.0.0.1:" : "mqtts://127.0.0.1:") +
          std::to_string(port_);
+}
+
+std::string Mosquitto::websocket_url() const {
+  return (options_.tls_certificate_pem.empty() ? "ws://127.0.0.1:" : "wss://127.0.0.1:") +
+         std::to_string(websocket_port_);
 }
 
 void Valkey::start() {

@@ -3,6 +3,8 @@
 // program fails the test when FLOCK_REQUIRE_SERVICES=1 and skips it otherwise (require()).
 #pragma once
 
+#include <signal.h>
+
 #include <string>
 #include <vector>
 
@@ -43,16 +45,21 @@ class Mosquitto final : public Server {
  public:
   struct Options {
     std::string tls_certificate_pem, tls_key_pem;  // set: TLS
-    std::string extra;  // lines of mosquitto.conf; without any, anonymous is allowed
+    std::string extra;        // lines of mosquitto.conf; without any, anonymous is allowed
+    bool websockets = false;  // a second listener, with the same TLS
   };
   Mosquitto() = default;
   explicit Mosquitto(Options options) : options_(std::move(options)) {}
   void start() override;
   std::string url() const;
+  std::string websocket_url() const;  // ws:// or wss://, without a path
+  // Writes sessions and retained messages to disk; kill9() loses what came later.
+  void save() { process_.signal(SIGUSR1); }
   const TempDir& dir() const { return dir_; }
 
  private:
   Options options_;
+  int websocket_port_ = free_port();
 };
 
 class Valkey final : public Server {
@@ -70,6 +77,28 @@ class Registry final : public Server {
 
  private:
   std::string auth_;
+};
+
+// A Podman service on a store of its own: the runtime of one test device. Needs root. Everything it
+// made (containers, networks, mounts) goes with the object.
+class Podman final : public Server {
+ public:
+  // `store`: where images and containers lie, e.g. a small file system; default: a folder of its
+  // own.
+  explicit Podman(std::string store = "");
+  ~Podman() override;
+  void start() override;
+  std::string socket() const { return dir_.file("podman.sock"); }
+  // `podman arguments...` on this store; returns what it printed. Throws Error{kInternal}.
+  std::string run(const std::vector<std::string>& arguments) const;
+  // Builds an image FROM scratch whose one file is the static C program `source` as /app; returns
+  // "localhost/NAME@sha256:...". `lines`: more of the Containerfile, e.g. "ENV A=b".
+  std::string build(const std::string& name, const std::string& source,
+                    const std::string& lines = "") const;
+
+ private:
+  std::vector<std::string> environment() const;
+  std::string store_;
 };
 
 }  // namespace flock::testing

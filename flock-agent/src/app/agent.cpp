@@ -2,19 +2,20 @@
 #include "app/agent.h"
 
 #include <algorithm>
+#include <exception>
+#include <optional>
+#include <set>
 
 #include "app/hardware.h"
+#include "app/reconciler.h"
 #include "async/backoff.h"
 #include "async/deadline.h"
 #include "async/event.h"
 #include "async/loop.h"
 #include "async/scope.h"
-#include "base/bytes.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
-#include "crypto/keys.h"
-#include "link/desired_store.h"
 #include "link/identity.h"
 #include "mqtt/client.h"
 #include "runtimes/podman.h"
@@ -25,8 +26,9 @@ namespace {
 constexpr const char* kVersion = "0.1.0";
 constexpr Duration kWillDelay{30'000};
 constexpr Duration kSessionLife{7LL * 24 * 3600 * 1000};
-constexpr Duration kRefusedPause{
-    30'000};  // between attempts of a device that the server does not want
+// Between attempts of a device that the server does not want.
+constexpr Duration kRefusedPause{30'000};
+constexpr Duration kReportPause{5000};  // after a report that did not arrive
 
 net::ClientOptions http_options(const AgentOptions& options) {
   net::ClientOptions out;
@@ -52,25 +54,17 @@ IdentityOptions identity_options(const AgentOptions& options) {
   return out;
 }
 
-const device::v1::Service& service_of(const DesiredState& desired, const std::string& name) {
-  const auto found = std::find_if(desired.services().begin(), desired.services().end(),
-                                  [&](const auto& s) { return s.name() == name; });
-  FLOCK_ASSERT(found != desired.services().end());
-  return *found;
-}
-
-// Maps have no order in protobuf's lite form, so the hash walks a sorted copy of them.
-std::string config_hash(const device::v1::Service& service) {
-  device::v1::Service plain = service;
-  plain.clear_environment();
-  plain.clear_labels();
-  std::string text = plain.SerializeAsString();
-  for (const auto* map : {&service.environment(), &service.labels()}) {
-    const std::map<std::string, std::string> sorted(map->begin(), map->end());
-    for (const auto& [key, value] : sorted) text += key + '\0' + value + '\0';
-    text += '\1';
+// What would make the reconciler run in circles, or "".
+std::string fault_of(const DesiredState& state) {
+  if (state.version() <= 0) return "its version is not positive";
+  std::set<std::string> names;
+  for (const auto& service : state.services()) {
+    if (service.name().empty() || !names.insert(service.name()).second)
+      return "service names are not unique";
+    if (service.image().find("@sha256:") == std::string::npos)
+      return "the image of " + service.name() + " is not named by digest";
   }
-  return to_hex(crypto::sha256(text)).substr(0, 24);
+  return "";
 }
 
 }  // namespace
@@ -81,21 +75,39 @@ struct Agent::Impl {
         options(std::move(o)),
         http(e, http_options(options)),
         identity(http, identity_options(options)),
-        store(options.data_dir + "/desired"),
-        runtime(make_podman(e, options.podman_socket, options.insecure_hosts)),
-        wake(e),
+        reconciler(e, make_podman(e, options.podman_socket, options.insecure_hosts),
+                   reconciler_options()),
         report_changed(e),
         stopping(e),
         scope(e) {}
 
+  Reconciler::Options reconciler_options() {
+    Reconciler::Options out;
+    out.data_dir = options.data_dir;
+    out.interval = options.reconcile_interval;
+    out.credentials = [this]() -> Task<PullCredentials> {
+      const std::string token = co_await identity.token();
+      co_return PullCredentials{identity.device_id(), token};
+    };
+    out.on_report = [this] { report_changed.set(); };
+    return out;
+  }
+
   Task<void> run() {
     identity.load();
-    desired = store.load();
+    reconciler.load();
     seq = to_unix_ms(system_clock().now());
     log::info("flockd starts", {{"version", kVersion},
                                 {"device", identity.device_id()},
-                                {"desired_version", desired.version()}});
-    scope.spawn("reconcile", reconcile_loop());  // needs no network
+                                {"desired_version", reconciler.version()}});
+    // What is not expected may not leave half an agent behind: whoever started flockd does it
+    // again.
+    scope.on_failure([this](const std::string& name, std::exception_ptr error) {
+      log::error("a part of flockd failed; it ends", {{"part", name}});
+      failure = error;
+      stopping.set();
+    });
+    scope.spawn("reconcile", reconciler.run());  // needs no network
     scope.spawn("link", link_loop());
     co_await stopping.wait();
     if (bus && bus->connected()) {
@@ -108,6 +120,8 @@ struct Agent::Impl {
     }
     scope.cancel();
     co_await scope.join();
+    co_await reconciler.stop();
+    if (failure) std::rethrow_exception(failure);
     log::info("flockd stopped; the containers go on");
   }
 
@@ -120,24 +134,7 @@ struct Agent::Impl {
   // ---------------------------------------------------------------------------------------
 
   Task<void> link_loop() {
-    Backoff backoff(Duration(500), Duration(60'000));
-    std::string last_error;
-    // Until the first token there is no device id, so no session.
-    while (!identity.registered()) {
-      Duration pause{0};
-      try {
-        co_await identity.token();
-      } catch (const Error& error) {
-        if (error.code() == Code::kCancelled) throw;
-        pause = backoff.next();
-        if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout)
-          pause += kRefusedPause;
-        if (error.describe() != last_error)
-          log::error("cannot register this device", error, {{"hint", error.hint()}});
-        last_error = error.describe();
-      }
-      if (pause.count() > 0) co_await sleep_for(pause);
-    }
+    co_await get_token();
     start_bus();
     mqtt::Subscription wanted;
     wanted.filter = "devices/" + identity.device_id() + "/desired";
@@ -146,6 +143,31 @@ struct Agent::Impl {
     scope.spawn("bus", bus->run());
     scope.spawn("renewal", renew_loop());
     scope.spawn("report", report_loop());
+  }
+
+  // Without a first token there may be no device id, and the broker's address may be an old one.
+  Task<void> get_token() {
+    Backoff backoff(Duration(500), Duration(60'000));
+    std::string last_error;
+    for (;;) {
+      Duration pause{0};
+      try {
+        co_await identity.token();
+        co_return;
+      } catch (const Error& error) {
+        if (error.code() == Code::kCancelled) throw;
+        pause = pause_after(error, backoff);
+        if (error.describe() != last_error)
+          log::error("cannot register this device", error, {{"hint", error.hint()}});
+        last_error = error.describe();
+      }
+      co_await sleep_for(pause);
+    }
+  }
+
+  static Duration pause_after(const Error& error, Backoff& backoff) {
+    const bool away = error.code() == Code::kUnavailable || error.code() == Code::kTimeout;
+    return backoff.next() + (away ? Duration(0) : kRefusedPause);
   }
 
   void start_bus() {
@@ -161,12 +183,15 @@ struct Agent::Impl {
     out.packet_bytes = 1 << 20;
     out.queue_bytes = 1 << 20;
     out.receive_maximum = 16;
+    out.unheard_retry = Duration(1000);  // e.g. the broker is back before the ingester
     out.will = event_message(device::v1::DeviceEvent::LOST);
     out.will_delay = kWillDelay;
     out.credentials = [this]() -> Task<mqtt::Credentials> {
       const std::string token = co_await identity.token();
       co_return mqtt::Credentials{identity.device_id(), Secret(token)};
     };
+    bus_url = out.url;
+    bus_ca = identity.broker_ca();
     bus = std::make_unique<mqtt::Client>(executor, std::move(out));
     bus->on_connection([this](bool up, const std::string& reason) {
       if (up) {
@@ -177,13 +202,15 @@ struct Agent::Impl {
         if (reason != lost_reason) log::warn("the broker is away", {{"reason", reason}});
         // The broker may refuse a token that we still think good, for instance after its keys
         // changed.
-        if (reason.find("not authorized") != std::string::npos) identity.forget_token();
+        for (const char* refusal : {"not authorized", "bad user name or password"})
+          if (reason.find(refusal) != std::string::npos) identity.forget_token();
       }
       lost_reason = up ? "" : reason;
     });
   }
 
   Task<void> renew_loop() {
+    Backoff backoff(Duration(5'000), Duration(300'000));
     for (;;) {
       const SteadyPoint at = identity.renew_at();
       const SteadyPoint now = std::chrono::steady_clock::now();
@@ -192,45 +219,41 @@ struct Agent::Impl {
                                     std::chrono::duration_cast<Duration>(at - now) + Duration(1)));
         continue;
       }
-      bool renewed = false;
+      std::optional<Duration> pause;
       try {
-        identity.forget_token();
-        co_await identity.token();
-        renewed = true;
+        co_await identity.renew();
+        backoff.reset();
       } catch (const Error& error) {
         if (error.code() == Code::kCancelled) throw;
         log::warn("cannot renew the token; trying again", error);
+        pause = pause_after(error, backoff);
       }
-      if (renewed)
-        bus->reconnect();  // the broker knows a session by the token it began with
-      else
-        co_await sleep_for(Duration(5000));
+      if (pause) {
+        co_await sleep_for(*pause);
+        continue;
+      }
+      if (bus_url != identity.broker_url() || bus_ca != identity.broker_ca()) {
+        log::info("the broker has moved; flockd starts anew", {{"broker", identity.broker_url()}});
+        restart = true;
+        stopping.set();
+        co_return;
+      }
+      bus->reconnect();  // the broker knows a session by the token it began with
     }
   }
 
   void take_desired(mqtt::Delivery delivery) {
     DesiredState fresh;
-    if (!fresh.ParseFromString(delivery.message.payload) || fresh.version() <= 0) {
-      log::error("a desired state cannot be read; it is ignored",
-                 {{"bytes", delivery.message.payload.size()}});
+    const std::string fault = fresh.ParseFromString(delivery.message.payload)
+                                  ? fault_of(fresh)
+                                  : std::string("it is no DesiredState");
+    if (!fault.empty()) {
+      log::error("a desired state cannot be used; it is ignored",
+                 {{"bytes", delivery.message.payload.size()}, {"reason", fault}});
       return delivery.ack();
     }
-    if (fresh.version() > desired.version()) {
-      try {
-        store.save(fresh);
-      } catch (const Error& error) {
-        // Without an acknowledgement the broker sends it again with the next connection; it is
-        // applied all the same.
-        log::error("cannot store the desired state", error);
-      }
-      log::info("a new desired state",
-                {{"version", fresh.version()}, {"release", fresh.release_version()}});
-      desired = std::move(fresh);
-      memory.clear();
-      settled_since = {};
-      wake.set();
-    }
-    delivery.ack();
+    const auto held = std::make_shared<mqtt::Delivery>(std::move(delivery));
+    reconciler.want(std::move(fresh), [held] { held->ack(); });
   }
 
   mqtt::Message event_message(device::v1::DeviceEvent::Kind kind) {
@@ -254,9 +277,10 @@ struct Agent::Impl {
       const bool changed = co_await report_changed.wait_for(options.state_interval);
       report_changed.reset();
       if (!bus->connected()) continue;
+      Duration pause(changed ? 50 : 0);
       try {
         if (std::exchange(announce, false)) co_await publish_event(device::v1::DeviceEvent::ONLINE);
-        ReportedState state = report;
+        ReportedState state = reconciler.report();
         state.set_boot_id(boot_id);
         state.set_seq(++seq);
         state.set_at_ms(to_unix_ms(system_clock().now()));
@@ -268,200 +292,39 @@ struct Agent::Impl {
         co_await bus->publish(std::move(message));
       } catch (const Error& error) {
         if (error.code() == Code::kCancelled) throw;
-        log::warn("cannot report", error);
+        log::warn("cannot report; trying again", error);
         announce = true;
+        report_changed.set();
+        pause = kReportPause;
       }
-      if (changed) co_await sleep_for(Duration(50));
+      co_await sleep_for(pause);
     }
-  }
-
-  // --- Reconciler
-  // ---------------------------------------------------------------------------------
-
-  Task<void> reconcile_loop() {
-    std::string last_error;
-    for (;;) {
-      wake.reset();
-      Duration pause = options.reconcile_interval;
-      try {
-        pause = co_await reconcile();
-        last_error.clear();
-      } catch (const Error& error) {
-        if (error.code() == Code::kCancelled) throw;
-        if (error.describe() != last_error) log::warn("cannot reconcile; trying again", error);
-        last_error = error.describe();
-        pause = Duration(1000);
-      }
-      co_await wake.wait_for(pause);
-    }
-  }
-
-  Task<World> observe() {
-    World world{desired, {}, {}, {}, {}};
-    world.containers = co_await runtime->list();
-    for (const auto& service : desired.services()) {
-      world.config_hashes[service.name()] = config_hash(service);
-      // An image that a wanted container runs is there; only others are asked for.
-      const std::string digest = service.image().substr(service.image().find('@') + 1);
-      const bool runs = std::any_of(world.containers.begin(), world.containers.end(),
-                                    [&](const Observed& c) { return c.image_digest == digest; });
-      bool there = runs;
-      if (!there) there = co_await runtime->has_image(service.image());
-      if (there) world.images.insert(service.image());
-    }
-    world.now = std::chrono::steady_clock::now();
-    co_return world;
-  }
-
-  // One round; returns how long to wait for the next.
-  Task<Duration> reconcile() {
-    const DesiredState round = desired;  // a newer one may arrive while we wait for the runtime
-    const World world = co_await observe();
-    if (round.version() != desired.version()) co_return Duration(0);
-    const Plan plan = make_plan(world, memory, settled_since);
-    if (!plan.settled)
-      settled_since = {};
-    else if (settled_since == SteadyPoint())
-      settled_since = world.now;
-    set_report(make_report(world, plan, memory));
-
-    bool changed = false;
-    for (const Action& action : plan.actions) {
-      co_await execute(action, round);
-      changed = changed || action.kind != ActionKind::kProbe;
-      if (round.version() != desired.version()) co_return Duration(0);
-    }
-    if (!plan.actions.empty() && (changed || !plan.settled)) co_return Duration(0);
-    if (plan.phase == ReportedState::CONFIRMED && cleaned != round.version()) {
-      cleaned = round.version();
-      std::vector<std::string> keep;
-      for (const auto& service : round.services()) keep.push_back(service.image());
-      co_await runtime->remove_images_except(std::move(keep));
-    }
-    const SteadyPoint now = std::chrono::steady_clock::now();
-    if (plan.wake_at <= now) co_return Duration(1);
-    co_return std::min(options.reconcile_interval,
-                       std::chrono::duration_cast<Duration>(plan.wake_at - now) + Duration(1));
-  }
-
-  void set_report(ReportedState fresh) {
-    if (fresh.SerializeAsString() == report.SerializeAsString()) return;
-    if (fresh.phase() != report.phase()) {
-      log::info("phase", {{"phase", static_cast<int>(fresh.phase())},
-                          {"version", fresh.desired_version()},
-                          {"error", fresh.error()}});
-    }
-    report = std::move(fresh);
-    report_changed.set();
-  }
-
-  Task<void> execute(Action action, const DesiredState& round) {
-    const char* failure_code = "runtime_failed";
-    try {
-      switch (action.kind) {
-        case ActionKind::kPull: {
-          failure_code = "image_pull_failed";
-          const std::string token = co_await identity.token();
-          PullCredentials credentials{identity.device_id(), token};
-          log::info("pulling", {{"service", action.service},
-                                {"image", service_of(round, action.service).image()}});
-          co_await runtime->pull(service_of(round, action.service).image(), std::move(credentials));
-          break;
-        }
-        case ActionKind::kRemove:
-          log::info("removing a container",
-                    {{"service", action.service}, {"container", action.container}});
-          co_await runtime->remove(action.container);
-          co_return;
-        case ActionKind::kCreate: {
-          failure_code = "create_failed";
-          const auto& service = service_of(round, action.service);
-          const std::string id = co_await runtime->create(service, round, config_hash(service));
-          failure_code = "start_failed";
-          co_await runtime->start(id);
-          log::info("started", {{"service", action.service}, {"container", id}});
-          break;
-        }
-        case ActionKind::kStart: {
-          failure_code = "start_failed";
-          Memory& known = memory[action.service];
-          ++known.restarts;
-          ++known.failures;  // forgiven once it runs and is healthy
-          known.retry_at = std::chrono::steady_clock::now() + retry_pause(known.failures);
-          known.running_since = {};
-          co_await runtime->start(action.container);
-          co_return;
-        }
-        case ActionKind::kProbe: {
-          const bool good = co_await runtime->probe(action.container);
-          note_probe(service_of(round, action.service), good);
-          co_return;
-        }
-      }
-      Memory& known = memory[action.service];
-      known.failures = 0;
-      known.error.clear();
-      known.error_code.clear();
-    } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
-      if (action.kind == ActionKind::kRemove) throw;
-      Memory& known = memory[action.service];
-      if (action.kind == ActionKind::kProbe) {
-        known.probe_at = std::chrono::steady_clock::now() + Duration(1000);
-        co_return;
-      }
-      ++known.failures;
-      known.error_code = error.message().starts_with("no_space") ? "no_space" : failure_code;
-      known.error = action.service + ": " + error.message();
-      known.retry_at = std::chrono::steady_clock::now() + retry_pause(known.failures);
-      log::warn("a step failed; it is tried again", error,
-                {{"service", action.service}, {"step", failure_code}, {"attempt", known.failures}});
-    }
-  }
-
-  void note_probe(const device::v1::Service& service, bool good) {
-    Memory& known = memory[service.name()];
-    const SteadyPoint now = std::chrono::steady_clock::now();
-    const Duration interval(std::max<std::int64_t>(1000, service.healthcheck().interval_ms()));
-    // Until the first success probes come every second, so that a quick service is confirmed
-    // quickly.
-    known.probe_at =
-        now + (good || known.health == Health::kUnhealthy ? interval
-                                                          : std::min(interval, Duration(1000)));
-    if (good) {
-      known.health = Health::kHealthy;
-      known.bad_probes = 0;
-      return;
-    }
-    if (now - known.running_since < Duration(service.healthcheck().start_period_ms())) return;
-    const int allowed = std::max(1, static_cast<int>(service.healthcheck().retries()));
-    if (++known.bad_probes >= allowed) known.health = Health::kUnhealthy;
   }
 
   Executor executor;
   AgentOptions options;
   net::HttpClient http;
   Identity identity;
-  DesiredStore store;
-  std::unique_ptr<Runtime> runtime;
+  Reconciler reconciler;
   std::unique_ptr<mqtt::Client> bus;
-  DesiredState desired;
-  ReportedState report;
-  std::map<std::string, Memory> memory;
-  SteadyPoint settled_since{};
-  std::int64_t seq = 0, cleaned = 0;
+  std::string bus_url, bus_ca;
+  std::int64_t seq = 0;
   const std::string boot_id = read_boot_id();
   const device::v1::Hardware hardware = read_hardware();
-  bool announce = false;
+  bool announce = false, restart = false;
+  std::exception_ptr failure;
   std::string lost_reason;
-  Event wake, report_changed, stopping;
+  Event report_changed, stopping;
   TaskScope scope;
 };
 
 Agent::Agent(Executor executor, AgentOptions options)
     : impl_(std::make_unique<Impl>(std::move(executor), std::move(options))) {}
 Agent::~Agent() = default;
-Task<void> Agent::run() { co_await impl_->run(); }
+Task<bool> Agent::run() {
+  co_await impl_->run();
+  co_return impl_->restart;
+}
 void Agent::stop() { impl_->stopping.set(); }
 
 }  // namespace flock::agent

@@ -18,12 +18,13 @@ struct AgentOptions {
 };
 
 // flockd: keeps this device at what is wanted of it, and proves it. run() ends when stop() was
-// called.
+// called, or with true when it should be run anew, because what it was told at registration
+// changed.
 class Agent {
  public:
   Agent(Executor executor, AgentOptions options);
   ~Agent();
-  Task<void> run();
+  Task<bool> run();
   void stop();
 
  private:

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -22,23 +23,43 @@ enum class Health { kNone, kChecking, kHealthy, kUnhealthy };
 
 // A container that carries Flock's label, as the runtime shows it.
 struct Observed {
-  std::string id, service, config_hash, image_digest;
+  std::string id, service, config_hash;
+  // One image can be known by several manifests (pushed again with other compression); each proves
+  // it.
+  std::set<std::string> image_digests;
   Run run = Run::kCreated;
   int exit_code = 0;
   TimePoint started;
+  std::optional<device::v1::HealthCheck> image_check;  // what the image brings by itself
+};
+
+// Failed attempts at one step in a row.
+struct Attempts {
+  int failures = 0;
+  SteadyPoint retry_at{};  // not before
+  SteadyPoint since{};     // the first of them
+  std::string error_code, error;
+  bool transient = false;  // a peer is away: told later than what will not heal by itself
 };
 
 // What the agent remembers of one service between rounds; lost at a restart, which only costs a
 // repeated attempt.
 struct Memory {
-  int failures = 0;        // of the same step in a row
-  SteadyPoint retry_at{};  // not before
-  std::string error_code, error;
+  Attempts pull;
+  bool pulling = false;
+  Attempts run;  // create, start, and ends that were not wanted
   int restarts = 0;
+  // The run that the health below belongs to: a container that was started again begins anew.
+  std::string container;
+  TimePoint started;
+  SteadyPoint running_since{};
   Health health = Health::kNone;
   int bad_probes = 0;
   SteadyPoint probe_at{};
-  SteadyPoint running_since{};
+  SteadyPoint count_at{};        // a failed probe before this does not count
+  bool probing = false;          // a probe is under way
+  bool probe_late = false;       // it was counted as failed, whatever it says in the end
+  SteadyPoint probe_fails_at{};  // when it counts as failed
 };
 
 enum class ActionKind { kPull, kRemove, kCreate, kStart, kProbe };
@@ -48,11 +69,15 @@ struct Action {
   std::string container;  // kRemove, kStart, kProbe
 };
 
+using ConfigHashes = std::map<std::string, std::string>;  // by service
+
 struct World {
   const DesiredState& desired;
+  // The last state whose images were all there: what keeps running while `desired` is downloaded.
+  const DesiredState& current;
   std::vector<Observed> containers;
-  std::set<std::string> images;                      // wanted images that are there
-  std::map<std::string, std::string> config_hashes;  // by service
+  std::set<std::string> images;  // of those that both states name, the ones that are there
+  ConfigHashes desired_hashes, current_hashes;
   SteadyPoint now;
 };
 
@@ -60,16 +85,28 @@ struct Plan {
   std::vector<Action> actions;
   ReportedState::Phase phase = ReportedState::IDLE;
   std::string error_code, error;
-  bool settled = false;  // all services run and are healthy; soaking or confirmed
+  bool complete = false;    // every image of the desired state is there
+  bool settled = false;     // all services run and are healthy; soaking or confirmed
+  bool began_anew = false;  // a service was started since the last round: soaking begins again
   SteadyPoint wake_at = SteadyPoint::max();  // when something is due by itself
 };
 
-// Downloads come before anything is stopped; a container that is as wanted is never touched; what
-// is not wanted goes; services start in the order of their dependencies; crashed ones start again
-// by their policy with growing pauses. `settled_since`: since when the previous rounds were
-// settled; SteadyPoint() when they were not.
+// Downloads come before anything is stopped, and what ran before is kept running meanwhile; a
+// container that is as wanted is never touched; what is not wanted goes; services start in the
+// order of their dependencies; crashed ones start again by their policy with growing pauses.
+// `settled_since`: since when the previous rounds were settled; SteadyPoint() when they were not.
 Plan make_plan(const World& world, std::map<std::string, Memory>& memory,
                SteadyPoint settled_since);
+
+// The check that holds for this container: the service's own, else the image's.
+std::optional<device::v1::HealthCheck> check_of(const device::v1::Service& service,
+                                                const Observed& container);
+// Compose's rules: a failure counts once per interval and not within the start period; `retries`
+// of them in a row make a service unhealthy, one success healthy. Until the first success probes
+// come every second, so that a quick service is confirmed quickly.
+void note_probe(Memory& memory, const device::v1::HealthCheck& check, bool good, SteadyPoint now);
+void note_failure(Attempts& attempts, std::string code, std::string error, SteadyPoint now);
+Duration probe_timeout(const device::v1::HealthCheck& check);
 
 // Pauses between attempts: 1 s, 2 s, 4 s, ... at most a minute.
 Duration retry_pause(int failures);

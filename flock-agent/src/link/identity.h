@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -27,9 +28,11 @@ class Identity {
   // is shown to anybody).
   void load();
   bool registered() const noexcept { return !device_id_.empty(); }
-  // Registers or renews until there is a token that is good for a while; returns it. Throws
-  // kUnavailable, kForbidden, ...
+  // A token that is good for a while; registers or renews when there is none. Throws kUnavailable,
+  // kForbidden, ...
   Task<std::string> token();
+  // A new token, whatever the present one is good for; that one stays when this fails.
+  Task<void> renew();
   // When the token should be renewed: at two thirds of its life.
   SteadyPoint renew_at() const noexcept { return renew_at_; }
   // The next token() asks the server.
@@ -41,7 +44,14 @@ class Identity {
 
  private:
   std::string assertion(const std::string& subject) const;
-  Task<void> ask(std::string path, std::string body);
+  Task<void> register_device();
+  Task<void> ask(std::string path, std::function<std::string()> body);
+  Task<net::Response> post(std::string path, std::string body);
+  bool learn_time(const net::Response& response);
+  void store();
+  void load_key();
+  void load_wireguard_key();
+  void load_identity();
   void take(const std::string& answer);
   std::string registration_body() const;
 
@@ -51,6 +61,7 @@ class Identity {
   std::string wireguard_public_;
   std::string device_id_, broker_url_, broker_ca_, token_;
   SteadyPoint good_until_{}, renew_at_ = SteadyPoint::max();
+  bool stored_ = false;       // what is above is on disk
   Duration clock_offset_{0};  // what to add to this device's clock to get the server's
 };
 

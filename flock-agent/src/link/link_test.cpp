@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "async/scope.h"
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/id.h"
@@ -54,6 +55,17 @@ struct Imposter {
     paths.push_back(request.path());
     net::Reply reply;
     reply.response.status = status;
+    if (!date.empty()) {
+      reply.response.headers.add("Date", date);
+      const auto body = json::parse(request.body);
+      const std::string assertion(body.as_object().at("assertion").as_string());
+      const std::size_t first = assertion.find('.') + 1;
+      const auto claims = json::parse(
+          from_base64url(assertion.substr(first, assertion.rfind('.') - first)).value_or("{}"));
+      issued_at = claims.as_object().at("iat").to_number<std::int64_t>();
+      if (issued_at != 0 && issued_at < 4'000'000'000) reply.response.status = 401;
+      if (reply.response.status == 401) co_return reply;
+    }
     if (status == 200) {
       const TimePoint now =
           system_clock().now() + Duration(3'600'000);  // the device's clock is an hour behind
@@ -71,6 +83,8 @@ struct Imposter {
   net::HttpServer server;
   std::string url, id = new_uuid();
   std::vector<std::string> paths;
+  std::string date;  // set: assertions from before the year 2096 are refused
+  std::int64_t issued_at = 0;
   int status = 200;
   Duration life{600'000};
 };
@@ -111,6 +125,104 @@ TEST(Identity, RegistersOnceRenewsAndTellsRefusals) {
     again.forget_token();
     EXPECT_EQ(co_await code_of_task(ask(again)), Code::kUnavailable);
     co_await imposter.server.stop();
+  });
+}
+
+struct Registered {
+  explicit Registered(Executor executor) : imposter(executor), http(executor, {}) {
+    options.server = imposter.url;
+    options.data_dir = dir.file("data");
+    options.provisioning_key_file = dir.write("key", "flp_x\n");
+  }
+  TempDir dir;
+  Imposter imposter;
+  net::HttpClient http;
+  IdentityOptions options;
+};
+
+TEST(Identity, KeepsTheOldTokenWhileItCannotGetANewOne) {
+  run_task([]() -> Task<void> {
+    Registered device(co_await asio::this_coro::executor);
+    Identity identity(device.http, device.options);
+    identity.load();
+    const std::string first = co_await identity.token();
+    device.imposter.status = 503;
+    EXPECT_EQ(co_await code_of_task(identity.renew()), Code::kUnavailable);
+    EXPECT_EQ(co_await identity.token(), first);
+    device.imposter.status = 200;
+    co_await identity.renew();
+    EXPECT_NE(co_await identity.token(), first);
+    co_await device.imposter.server.stop();
+  });
+}
+
+TEST(Identity, TakesTheServersTimeWhenItsOwnClockIsRefused) {
+  run_task([]() -> Task<void> {
+    Registered device(co_await asio::this_coro::executor);
+    device.imposter.date = "Fri, 31 Dec 2100 23:59:59 GMT";
+    Identity identity(device.http, device.options);
+    identity.load();
+    co_await identity.token();
+    EXPECT_EQ(device.imposter.paths.size(), 2u);
+    EXPECT_NEAR(static_cast<double>(device.imposter.issued_at), 4'133'980'799.0, 30);
+    co_await device.imposter.server.stop();
+  });
+}
+
+TEST(Identity, TellsTheRefusalWhenThereIsNoProvisioningKeyAnyMore) {
+  run_task([]() -> Task<void> {
+    Registered device(co_await asio::this_coro::executor);
+    Identity identity(device.http, device.options);
+    identity.load();
+    co_await identity.token();
+    std::filesystem::remove(device.options.provisioning_key_file);
+    device.imposter.status = 401;
+    EXPECT_EQ(co_await code_of_task(identity.renew()), Code::kUnauthenticated);
+    co_await device.imposter.server.stop();
+  });
+}
+
+TEST(Identity, KeysArePrivateAndOnDiskBeforeTheServerHearsOfThem) {
+  run_task([]() -> Task<void> {
+    Registered device(co_await asio::this_coro::executor);
+    Identity identity(device.http, device.options);
+    identity.load();
+    EXPECT_TRUE(device.imposter.paths.empty());
+    using std::filesystem::perms;
+    for (const char* file : {"/device.key", "/wireguard.key"}) {
+      const auto status = std::filesystem::status(device.options.data_dir + file);
+      EXPECT_EQ(status.permissions(), perms::owner_read | perms::owner_write);
+    }
+    EXPECT_EQ(std::filesystem::status(device.options.data_dir).permissions(), perms::owner_all);
+    co_await device.imposter.server.stop();
+  });
+}
+
+TEST(Identity, AKeyFileThatCannotBeReadIsNoReasonToBecomeSomebodyElse) {
+  run_task([]() -> Task<void> {
+    Registered device(co_await asio::this_coro::executor);
+    std::filesystem::create_directories(device.options.data_dir + "/device.key");  // read() fails
+    Identity identity(device.http, device.options);
+    EXPECT_EQ(flock::testing::code_of([&] { identity.load(); }), Code::kUnavailable);
+    EXPECT_TRUE(std::filesystem::is_directory(device.options.data_dir + "/device.key"));
+    co_await device.imposter.server.stop();
+  });
+}
+
+TEST(Identity, AFullDiskDoesNotKeepItFromWorkingAndIsMadeUpForLater) {
+  run_task([]() -> Task<void> {
+    Registered device(co_await asio::this_coro::executor);
+    const std::string file = device.options.data_dir + "/identity.json";
+    Identity identity(device.http, device.options);
+    identity.load();
+    std::filesystem::create_directories(file + ".new");  // the write cannot begin
+    const std::string token = co_await identity.token();
+    EXPECT_FALSE(token.empty());
+    EXPECT_FALSE(std::filesystem::exists(file));
+    std::filesystem::remove(file + ".new");
+    co_await identity.renew();
+    EXPECT_TRUE(std::filesystem::exists(file));
+    co_await device.imposter.server.stop();
   });
 }
 

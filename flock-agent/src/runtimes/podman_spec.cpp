@@ -2,6 +2,13 @@
 #include "runtimes/podman_spec.h"
 
 #include <boost/json.hpp>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "base/error.h"
 
 namespace flock::agent {
 namespace {
@@ -22,6 +29,32 @@ bj::object map_of(const Map& map) {
   return out;
 }
 
+std::string octal(std::uint32_t value) {
+  char text[16];
+  std::snprintf(text, sizeof text, "%o", value);
+  return text;
+}
+
+// libpod wants a number; compose says "SIGTERM", "TERM", "15" or "SIGRTMIN+3".
+int signal_number(std::string name) {
+  if (name.starts_with("SIG")) name.erase(0, 3);
+  int number = 0;
+  const auto parse = [&](std::string_view text) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    return error == std::errc() && end == text.data() + text.size();
+  };
+  if (parse(name) && number > 0 && number <= SIGRTMAX) return number;
+  if (name == "RTMIN") return SIGRTMIN;
+  if (name.starts_with("RTMIN+") && parse(std::string_view(name).substr(6)) && number >= 0 &&
+      SIGRTMIN + number <= SIGRTMAX)
+    return SIGRTMIN + number;
+  for (int i = 1; i < SIGRTMIN; ++i) {
+    const char* known = ::sigabbrev_np(i);
+    if (known != nullptr && name == known) return i;
+  }
+  throw Error(Code::kUnprocessable, "there is no signal " + name);
+}
+
 void add_mounts(const device::v1::Service& service, bj::object& spec) {
   using device::v1::Mount;
   bj::array mounts, volumes;
@@ -29,6 +62,7 @@ void add_mounts(const device::v1::Service& service, bj::object& spec) {
     bj::array options;
     options.push_back(mount.read_only() ? "ro" : "rw");
     if (mount.kind() == Mount::VOLUME) {
+      // One without a name belongs to its container and goes with it.
       volumes.push_back(
           bj::object{{"Name", mount.source().empty() ? "" : "flock-" + mount.source()},
                      {"Dest", mount.target()},
@@ -42,6 +76,7 @@ void add_mounts(const device::v1::Service& service, bj::object& spec) {
     } else {
       if (mount.size_bytes() > 0)
         options.push_back(bj::value("size=" + std::to_string(mount.size_bytes())));
+      if (mount.mode() > 0) options.push_back(bj::value("mode=" + octal(mount.mode())));
       mounts.push_back(bj::object{{"type", "tmpfs"},
                                   {"source", "tmpfs"},
                                   {"destination", mount.target()},
@@ -136,7 +171,7 @@ std::string container_spec(const device::v1::Service& service,
   if (!service.working_dir().empty()) spec["work_dir"] = service.working_dir();
   if (!service.hostname().empty()) spec["hostname"] = service.hostname();
   if (service.extra_hosts_size() > 0) spec["hostadd"] = strings(service.extra_hosts());
-  if (!service.stop_signal().empty()) spec["stop_signal"] = service.stop_signal();
+  if (!service.stop_signal().empty()) spec["stop_signal"] = signal_number(service.stop_signal());
   spec["stop_timeout"] = (service.stop_grace_ms() > 0 ? service.stop_grace_ms() : 10'000) / 1000;
   if (service.has_healthcheck() && service.healthcheck().test_size() > 0) {
     const auto& check = service.healthcheck();

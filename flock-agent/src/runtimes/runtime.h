@@ -29,9 +29,11 @@ class Runtime {
   virtual Task<void> start(std::string container) = 0;
   // Stops within the container's grace period, then removes it; its named volumes stay.
   virtual Task<void> remove(std::string container) = 0;
+  // One run of the container's health check; returns when the check has ended, however long it
+  // takes (at most two minutes).
   virtual Task<bool> probe(std::string container) = 0;
-  // Removes images of ours that none of `keep` names.
-  virtual Task<void> remove_images_except(std::vector<std::string> keep) = 0;
+  // Removes images and networks of ours that `desired` does not name. Volumes hold data and stay.
+  virtual Task<void> clean_up(DesiredState desired) = 0;
 };
 
 }  // namespace flock::agent

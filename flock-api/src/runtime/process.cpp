@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/post.hpp>
@@ -65,9 +66,10 @@ struct Health {
 // One target on its own thread and loop, with its own connections.
 class TargetThread {
  public:
+  // `ended` is called on the target's thread, with what it failed of or "".
   TargetThread(const TargetEntry& entry, const Settings& settings,
-               std::function<void(std::string)> failed)
-      : entry_(entry), settings_(settings), failed_(std::move(failed)), stop_(loop_.executor()) {}
+               std::function<void(std::string)> ended)
+      : entry_(entry), settings_(settings), ended_(std::move(ended)), stop_(loop_.executor()) {}
   ~TargetThread() {
     if (thread_.joinable()) thread_.join();
   }
@@ -86,16 +88,18 @@ class TargetThread {
  private:
   void run() {
     log::set_thread_target(entry_.name);
+    std::string failure;
     try {
       loop_.run(live());
     } catch (const Error& error) {
       log::error("the target ended", error);
-      failed_(std::string(entry_.name) + ": " + error.describe());
+      failure = std::string(entry_.name) + ": " + error.describe();
     } catch (const std::exception& error) {
       log::error("the target ended", {{"error", error.what()}});
-      failed_(std::string(entry_.name) + ": " + error.what());
+      failure = std::string(entry_.name) + ": " + error.what();
     }
     health_.started = false;
+    ended_(std::move(failure));
   }
 
   mqtt::ClientOptions bus_options() const {
@@ -136,33 +140,58 @@ class TargetThread {
       health_.broker = up;
       log::info(up ? "the broker is connected" : "the broker is away", {{"reason", reason}});
     });
-    TaskScope scope(executor);
+    std::unique_ptr<targets::Target> target;
+    std::exception_ptr failure;
+    TaskScope scope(executor), starting(executor);
     scope.spawn("bus", bus.run());
     scope.spawn("health", watch(db, *live_state));
-
-    co_await when_up("the database", [&] { return db.migrate(); });
-    const crypto::Key key = crypto::Key::from_private_pem(
-        read_secret_file(settings_.keys_directory + "/device-signing.pem"));
-    const auto target = entry_.make(targets::Parts{executor, settings_, db, *live_state, bus, key});
-    co_await target->start();
-    health_.started = true;
+    starting.on_failure([&](const std::string&, std::exception_ptr error) {
+      failure = error;
+      stop_.set();
+    });
+    starting.spawn("start",
+                   start_target({executor, settings_, db, *live_state, bus, make_key()}, target));
     co_await stop_.wait();
 
     health_.started = false;
-    try {
-      Task<void> ending = end(*target, bus);
-      co_await with_deadline(std::move(ending), settings_.shutdown_timeout, "stopping the target");
-    } catch (const Error& error) {
-      log::warn("the target did not stop in order", error);
-    }
+    starting.cancel();  // the request to stop may come at any point of the start
+    co_await starting.join();
+    if (target) co_await end(*target, bus);
     scope.cancel();
     co_await scope.join();
+    if (failure) std::rethrow_exception(failure);
   }
 
-  static Task<void> end(targets::Target& target, mqtt::Client& bus) {
-    co_await target.drain();
+  crypto::Key make_key() const {
+    return crypto::Key::from_private_pem(
+        read_secret_file(settings_.keys_directory + "/device-signing.pem"));
+  }
+
+  Task<void> start_target(targets::Parts parts, std::unique_ptr<targets::Target>& target) {
+    co_await when_up("the database", [&] { return parts.db.migrate(); });
+    target = entry_.make(std::move(parts));
+    co_await target->start();
+    health_.started = true;
+  }
+
+  // The limit is one for both, but a drain that never ends must leave time for an orderly stop.
+  Task<void> end(targets::Target& target, mqtt::Client& bus) {
+    const Duration for_stop = std::min(Duration(2000), settings_.shutdown_timeout / 2);
+    co_await within("drain", settings_.shutdown_timeout - for_stop, target.drain());
+    co_await within("stop", for_stop, stop_all(target, bus, for_stop / 2));
+  }
+
+  static Task<void> stop_all(targets::Target& target, mqtt::Client& bus, Duration for_bus) {
     co_await target.stop();
-    co_await bus.disconnect(Duration(2000));
+    co_await bus.disconnect(for_bus);
+  }
+
+  static Task<void> within(const char* what, Duration limit, Task<void> task) {
+    try {
+      co_await with_deadline(std::move(task), limit, what);
+    } catch (const Error& error) {
+      log::warn("the target did not stop in order", error, {{"step", what}});
+    }
   }
 
   // A store that is away at the start is waited for: the order in which things start must not
@@ -176,8 +205,7 @@ class TargetThread {
         if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
         log::warn("waiting for a store", error, {{"store", what}});
       }
-      if (co_await stop_.wait_for(Duration(1000)))
-        throw Error(Code::kCancelled, "stopped while waiting for a store");
+      co_await sleep_for(Duration(1000));
     }
   }
 
@@ -201,7 +229,7 @@ class TargetThread {
 
   const TargetEntry& entry_;
   const Settings& settings_;
-  std::function<void(std::string)> failed_;
+  std::function<void(std::string)> ended_;
   Loop loop_;
   Event stop_;
   Health health_;
@@ -232,7 +260,8 @@ class Admin {
 
   Task<net::Reply> answer(net::Request request) {
     net::Reply reply;
-    reply.response.headers.add("Content-Type", "text/plain; charset=utf-8");
+    // The version is that of Prometheus' text format; for the other paths it means nothing.
+    reply.response.headers.add("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
     const std::string path = request.path();
     if (path == "/livez" || path == "/healthz") {
       reply.response.body = "ok\n";
@@ -270,15 +299,24 @@ class Admin {
   }
 
   std::string metrics() const {
-    std::string text = "# TYPE flock_build_info gauge\nflock_build_info{version=\"" FLOCK_VERSION
-                       "\"} 1\n# TYPE flock_target_ready gauge\n";
-    for (const auto& thread : threads_)
-      text += "flock_target_ready{target=\"" + std::string(thread->name()) + "\"} " +
-              (thread->health().ready() ? "1" : "0") + "\n";
-    text += "# TYPE flock_mqtt_connected gauge\n";
-    for (const auto& thread : threads_)
-      text += "flock_mqtt_connected{target=\"" + std::string(thread->name()) + "\"} " +
-              (thread->health().broker ? "1" : "0") + "\n";
+    std::string text =
+        "# HELP flock_build_info The version that runs.\n# TYPE flock_build_info gauge\n"
+        "flock_build_info{version=\"" FLOCK_VERSION "\"} 1\n";
+    const auto gauge = [&](const std::string& name, const char* help, auto value) {
+      text += "# HELP " + name + " " + help + "\n# TYPE " + name + " gauge\n";
+      for (const auto& thread : threads_)
+        text += name + "{target=\"" + std::string(thread->name()) + "\"} " +
+                (value(thread->health()) ? "1" : "0") + "\n";
+    };
+    gauge("flock_target_ready", "1 when the target started and reaches all it needs.",
+          [](const Health& h) { return h.ready(); });
+    gauge("flock_database_up", "1 when the target's last question to PostgreSQL was answered.",
+          [](const Health& h) { return h.database.load(); });
+    gauge("flock_mqtt_connected", "1 while the target is connected to the broker.",
+          [](const Health& h) { return h.broker.load(); });
+    gauge("flock_live_state_up",
+          "1 when the target's last question to the live state was answered.",
+          [](const Health& h) { return h.live_state.load(); });
     return text;
   }
 
@@ -292,17 +330,19 @@ class Admin {
 int run_process(const Settings& settings, const std::function<std::string()>& print_config) {
   Loop loop;
   const Executor executor = loop.executor();
-  Event ended(executor);
+  Event ended(executor), all_ended(executor);
   std::string failure;
-  const auto failed = [&](std::string what) {
+  std::size_t running = 0;
+  const auto target_ended = [&](std::string what) {
     asio::post(executor, [&, what] {
-      failure = what;
-      ended.set();
+      if (!what.empty()) failure = what;
+      ended.set();  // one that fails ends the process
+      if (--running == 0) all_ended.set();
     });
   };
   std::vector<std::unique_ptr<TargetThread>> threads;
   for (const TargetEntry* entry : plan(settings.target))
-    threads.push_back(std::make_unique<TargetThread>(*entry, settings, failed));
+    threads.push_back(std::make_unique<TargetThread>(*entry, settings, target_ended));
   Admin admin(executor, threads, print_config);
 
   const auto run = [&]() -> Task<void> {
@@ -312,6 +352,7 @@ int run_process(const Settings& settings, const std::function<std::string()>& pr
       if (!error) ended.set();
     });
     // In the table's order; each migrates under the database's own lock, so none needs another.
+    running = threads.size();
     for (const auto& thread : threads) thread->start();
     co_await ended.wait();
     log::info("stopping");
@@ -324,6 +365,8 @@ int run_process(const Settings& settings, const std::function<std::string()>& pr
     if (failure.empty() && settings.shutdown_delay.count() > 0)
       co_await sleep_for(settings.shutdown_delay);
     for (auto at = threads.rbegin(); at != threads.rend(); ++at) (*at)->ask_to_stop();
+    // Not by joining: this loop still answers for the health of the process and hears signals.
+    co_await all_ended.wait();
     for (const auto& thread : threads) thread->join();
     co_await admin.stop();
   };

@@ -52,6 +52,8 @@ Task<Registered> register_device(postgres::Database& db, Registration registrati
   const std::string public_key = device_key.public_pem();  // one form for one key
   Registered result;
   const auto work = [&](postgres::Transaction& tx) -> Task<void> {
+    // A retry that overtakes its first attempt waits here, and then finds the device.
+    co_await tx.query(sql::kDeviceKeyLock, Params().text(public_key));
     const auto known = co_await tx.query(sql::kDeviceByPublicKey, Params().text(public_key));
     if (const Row* row = known.first()) {
       result = read_device(*row);

@@ -71,6 +71,7 @@ Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& regi
   const auto store = [&](postgres::Transaction& tx) -> Task<void> {
     std::string version = release.version.value_or("");
     if (version.empty()) {
+      co_await tx.query(sql::kReleaseNumberLock, Params().text(org.text()));
       const auto next = co_await tx.query(sql::kReleaseNextVersion, Params().text(org.text()));
       version = next.rows.at(0).text("next");
     }

@@ -71,7 +71,6 @@ Task<void> RolloutDriver::want(postgres::Transaction& tx, const Row& deployment,
   const std::string org = deployment.text("org_id"), id = device.text("id"),
                     release = deployment.text("release_id");
   const std::int64_t version = device.integer("desired_version") + 1;
-  co_await tx.query(sql::kSupersede, Params().text(org).text(id).text(rollout));
   std::string failure;
   device::v1::DesiredState desired;
   try {
@@ -90,6 +89,8 @@ Task<void> RolloutDriver::want(postgres::Transaction& tx, const Row& deployment,
                                                      .integer(0));
     co_return;
   }
+  // Only now: a release that cannot run on the device leaves it, and its rollout, what it had.
+  co_await tx.query(sql::kSupersede, Params().text(org).text(id).text(rollout));
   desired.set_version(version);
   desired.set_release_id(release);
   desired.set_release_version(deployment.text("release_version"));
@@ -119,7 +120,9 @@ Task<void> RolloutDriver::adopt_latecomers() {
     const std::string rollout = deployment.optional_text("rollout_id").value_or("");
     if (rollout.empty()) continue;
     const auto work = [&](postgres::Transaction& tx) -> Task<void> {
-      co_await want(tx, deployment, device, rollout);
+      const auto still =
+          co_await tx.query(sql::kLatecomerLock, Params().text(org).text(device.text("id")));
+      if (const Row* row = still.first()) co_await want(tx, deployment, *row, rollout);
     };
     co_await db_.transaction(Scope::system(), work);
     co_await announce(org, rollout);
@@ -184,8 +187,9 @@ Task<void> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::Reported
 Task<void> RolloutDriver::reread_reports() {
   const auto running = co_await db_.query(Scope::system(), sql::kRolloutsRunning);
   for (const Row& rollout : running.rows) {
-    const auto open = co_await db_.query(Scope::system(), sql::kRolloutUnsettled,
-                                         Params().text(rollout.text("id")));
+    const auto open =
+        co_await db_.query(Scope::system(), sql::kRolloutUnsettled,
+                           Params().text(rollout.text("org_id")).text(rollout.text("id")));
     std::vector<DeviceId> devices;
     for (const Row& row : open.rows) devices.push_back(DeviceId::trusted(row.text("device_id")));
     const auto reports = co_await live_.get_reported(devices);
@@ -201,6 +205,7 @@ Task<void> RolloutDriver::judge() {
   const auto running = co_await db_.query(Scope::system(), sql::kRolloutsRunning);
   for (const Row& rollout : running.rows) {
     const std::string org = rollout.text("org_id"), id = rollout.text("id");
+    co_await db_.query(Scope::system(), sql::kRolloutRevoked, Params().text(org).text(id));
     co_await db_.query(Scope::system(), sql::kRolloutTimeouts,
                        Params().text(org).text(id).integer(rollout.integer("failure_timeout_ms")));
     const auto counted =

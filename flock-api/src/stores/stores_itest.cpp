@@ -2,7 +2,12 @@
 // The stores against real servers: PostgreSQL and Valkey (or Redis).
 #include <gtest/gtest.h>
 
+#include <boost/system/system_error.hpp>
+#include <random>
+
+#include "async/deadline.h"
 #include "async/event.h"
+#include "async/loop.h"
 #include "async/scope.h"
 #include "base/files.h"
 #include "stores/live_state/live_state.h"
@@ -112,6 +117,57 @@ TEST_F(PostgresStore, SurvivesAServerThatIsKilledAndStartedAgain) {
         co_await ask();
       },
       Duration(60'000));
+}
+
+// A statement that is cancelled at any moment leaves no connection out of the pool, and no answer
+// of its own for the next one.
+TEST_F(PostgresStore, KeepsItsPoolWhenStatementsAreCancelled) {
+  const unsigned seed = std::random_device()();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  run_task(
+      [&]() -> Task<void> {
+        const Executor executor = co_await asio::this_coro::executor;
+        postgres::Database db(executor, options());
+        const auto ask = [&](std::int64_t number) -> Task<void> {
+          const auto work = [&](postgres::Transaction& tx) -> Task<void> {
+            for (int i = 0; i < 3; ++i) {
+              const auto rows = co_await tx.query("SELECT $1::bigint AS n, pg_sleep(0.0005)",
+                                                  Params().integer(number));
+              EXPECT_EQ(rows.rows.at(0).integer("n"), number);
+            }
+          };
+          if (number % 2 == 0) {
+            co_await db.transaction(Scope::system(), work);
+          } else {
+            const auto rows = co_await db.query(Scope::system(), "SELECT $1::bigint AS n",
+                                                Params().integer(number));
+            EXPECT_EQ(rows.rows.at(0).integer("n"), number);
+          }
+        };
+        for (std::int64_t i = 0; i < 300; ++i) {
+          TaskScope scope(executor);
+          scope.on_failure([](const std::string&, std::exception_ptr failure) {
+            EXPECT_THROW(std::rethrow_exception(failure), boost::system::system_error);
+          });
+          for (int n = 0; n < 6; ++n) scope.spawn("statement", ask(i * 8 + n));
+          for (unsigned turns = random() % 40; turns > 0; --turns) co_await yield_now();
+          if (random() % 3 == 0) co_await sleep_for(Duration(random() % 4));
+          scope.cancel();
+          co_await scope.join();
+        }
+        std::vector<int> answered;
+        TaskScope scope(executor);
+        const auto last = [&]() -> Task<void> {
+          co_await db.query(Scope::system(), "SELECT pg_sleep(0.05)");
+          answered.push_back(1);
+        };
+        for (int i = 0; i < 4; ++i) scope.spawn("last", last());
+        Task<void> joining = scope.join();
+        co_await with_deadline(std::move(joining), Duration(5000), "the whole pool");
+        EXPECT_EQ(answered.size(), 4u);
+      },
+      Duration(50'000));
 }
 
 TEST_F(PostgresStore, HasOneLeaderAtATime) {

@@ -6,6 +6,20 @@
 #include "net/stream.h"
 
 namespace flock::targets {
+namespace {
+
+// Addresses are printed, logged and given to devices. A secret is a file.
+bool holds_password(const std::string& address) {
+  if (address.find("password=") != std::string::npos) return true;
+  const std::size_t scheme = address.find("://");
+  if (scheme == std::string::npos) return false;
+  const std::string authority =
+      address.substr(scheme + 3, address.find_first_of("/?", scheme + 3) - scheme - 3);
+  const std::size_t at = authority.rfind('@');
+  return at != std::string::npos && authority.find(':') < at;
+}
+
+}  // namespace
 
 void Settings::bind(config::Schema& schema) {
   schema.add("target", target, "targets to run, or all");
@@ -49,9 +63,17 @@ void Settings::validate() const {
       problems.push_back({key, "invalid", error.message()});
     }
   };
-  check("public_url", [&] { net::parse_url(public_url); });
-  check("mqtt.url", [&] { net::parse_url(mqtt_url); });
-  check("registry.url", [&] { net::parse_url(registry_url); });
+  const auto check_url = [&](const char* key, const std::string& url) {
+    check(key, [&] { net::parse_url(url); });
+    if (holds_password(url)) problems.push_back({key, "secret", "must not hold a password"});
+  };
+  check_url("public_url", public_url);
+  check_url("mqtt.url", mqtt_url);
+  for (const std::string& url : mqtt_device_urls) check_url("mqtt.device_urls", url);
+  check_url("registry.url", registry_url);
+  if (holds_password(postgres_url))
+    problems.push_back({"postgres.url", "secret",
+                        "must not hold a password; name a file in postgres.password_file"});
   check("admin.listen", [&] { net::parse_host_port(admin_listen); });
   check("api.listen", [&] { net::parse_host_port(api_listen); });
   if (live_state_kind != "valkey" && live_state_kind != "memory")

@@ -28,6 +28,7 @@ struct Settings {
   std::vector<std::string> registry_hosts;
   std::string keys_directory = "/etc/flock/keys";
   Duration device_token_lifetime{3'600'000};
+  Duration presence_every{20'000};  // no key: tests do not want to wait for the ingester's sweep
 
   void bind(config::Schema& schema);
   // Throws Error{kInvalidArgument} with every value that cannot be.

@@ -13,124 +13,27 @@
 #include "base/json.h"
 #include "crypto/jwt.h"
 #include "flock/device/v1/device.pb.h"
-#include "net/http_client.h"
-#include "targets/target.h"
+#include "targets/itest_stack.h"
 #include "testing/run_task.h"
-#include "testing/servers.h"
 
 namespace flock::targets {
 namespace {
 
 namespace bj = boost::json;
+using namespace itest;
 using flock::testing::run_task;
 
-// The servers, shared by the tests of this program.
-struct Stack {
-  flock::testing::Postgres postgres;
-  flock::testing::Mosquitto mosquitto;
-  flock::testing::Valkey valkey;
-  flock::testing::TempDir dir;
-  int api_port = flock::testing::free_port();
-  Settings settings;
-
-  Stack() {
-    postgres.start();
-    mosquitto.start();
-    valkey.start();
-    settings.public_url = url("");
-    settings.api_listen = "127.0.0.1:" + std::to_string(api_port);
-    settings.setup_key_file = dir.file("setup");
-    settings.mqtt_url = mosquitto.url();
-    settings.registry_url = "http://127.0.0.1:1";
-    settings.registry_hosts = {"registry.example"};
-  }
-  std::string url(const std::string& path) const {
-    return "http://127.0.0.1:" + std::to_string(api_port) + path;
-  }
-};
-
-mqtt::ClientOptions bus_options(const Stack& stack, const std::string& id) {
-  mqtt::ClientOptions options;
-  options.url = stack.mosquitto.url();
-  options.client_id = id;
-  options.backoff_first = options.backoff_max = Duration(50);
-  return options;
-}
-
-class Targets : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    if (flock::testing::require({"postgres", "initdb", "psql", "mosquitto", "redis-server"}))
-      stack = std::make_unique<Stack>();
-  }
-  static void TearDownTestSuite() { stack.reset(); }
-  void SetUp() override {
-    if (!stack) GTEST_SKIP() << "the servers are not installed";
-  }
-  static std::unique_ptr<Stack> stack;
-};
-std::unique_ptr<Stack> Targets::stack;
-
-// A client of the API; `status` of the last answer.
-class Api {
- public:
-  Api(Executor executor, const Stack& stack) : http_(executor, {}), stack_(stack) {}
-  Task<bj::value> call(std::string method, std::string path, std::string body = "") {
-    net::Headers headers;
-    if (!token.empty()) headers.add("Authorization", "Bearer " + token);
-    last = co_await http_.send(method, stack_.url(path), headers, body);
-    if (last.body.empty()) co_return nullptr;
-    co_return json::parse(last.body);
-  }
-  std::string token;
-  net::Response last;
-
- private:
-  net::HttpClient http_;
-  const Stack& stack_;
-};
-
-std::string text(const bj::value& value, const char* key) {
-  return std::string(value.at(key).as_string());
-}
-
-std::string registration(const std::string& key, const crypto::Key& device,
-                         const crypto::Key& signer) {
-  const std::int64_t now = to_unix_ms(system_clock().now()) / 1000;
-  const std::string id = device.thumbprint();
-  return bj::serialize(bj::object{
-      {"provisioning_key", key},
-      {"device_public_key", device.public_pem()},
-      {"hardware", {{"architecture", "amd64"}, {"hostname", "box"}}},
-      {"assertion",
-       crypto::sign_jwt(
-           signer,
-           {{"iss", id}, {"sub", id}, {"aud", "flock-api"}, {"iat", now}, {"exp", now + 60}})}});
-}
-
-TEST_F(Targets, CarryADeviceFromSetupToAConfirmedRollout) {
+TEST(Targets, CarryADeviceFromSetupToAConfirmedRollout) {
+  Stack* const stack = Stack::get();
+  if (stack == nullptr) GTEST_SKIP() << "the servers are not installed";
   run_task(
       [&]() -> Task<void> {
         const Executor executor = co_await asio::this_coro::executor;
-        postgres::Options db_options;
-        db_options.url = stack->postgres.url();
-        db_options.password = Secret(read_secret_file(stack->postgres.password_file()));
-        postgres::Database db(executor, db_options);
-        co_await db.migrate();
-        const auto live = stores::make_valkey_live_state(executor, stack->valkey.address(), "");
-        mqtt::Client bus(executor, bus_options(*stack, "backend"));
-        TaskScope scope(executor);
-        scope.spawn("bus", bus.run());
-        co_await bus.wait_connected();
-        const crypto::Key signing = crypto::Key::generate(crypto::Key::Kind::kP256);
-        const auto parts = [&] {
-          return Parts{executor, stack->settings, db, *live, bus, signing};
-        };
-        std::vector<std::unique_ptr<Target>> targets;
-        targets.push_back(make_api_target(parts()));
-        targets.push_back(make_ingester_target(parts()));
-        targets.push_back(make_scheduler_target(parts()));
-        for (const auto& target : targets) co_await target->start();
+        Backend backend(executor, *stack);
+        co_await backend.start();
+        postgres::Database& db = backend.db;
+        TaskScope& scope = backend.scope;
+        const crypto::Key& signing = backend.signing;
         Api api(executor, *stack);
 
         // Setup: once, with the right key only.
@@ -163,9 +66,6 @@ TEST_F(Targets, CarryADeviceFromSetupToAConfirmedRollout) {
             {"GET", "/v1/nowhere", "", 404, "no such path"},
             {"POST", "/v1/releases", R"({"compose":"services: {a: {build: .}}"})", 400,
              "/services/a/build"},
-            {"POST", "/v1/releases",
-             R"({"compose":"services: {a: {image: \"registry.example/a/b:1\"}}"})", 503,
-             "registry"},
             {"POST", "/v1/deployments", R"({"release_id":"x","target":{}})", 400, "/target"},
             {"POST", "/v1/deployments",
              R"({"release_id":"x","target":{"fleet_id":"f"},"strategy":{"kind":"canary"}})", 400,
@@ -188,22 +88,22 @@ TEST_F(Targets, CarryADeviceFromSetupToAConfirmedRollout) {
         const std::string secret = text(key, "secret");
         const crypto::Key device_key = crypto::Key::generate(crypto::Key::Kind::kP256),
                           other_key = crypto::Key::generate(crypto::Key::Kind::kP256);
-        co_await api.call("POST", "/v1/devices/register",
-                          registration(secret, device_key, other_key));
+        co_await api.call(
+            "POST", "/v1/devices/register",
+            registration(secret, device_key,
+                         crypto::sign_jwt(other_key, assertion_claims(device_key.thumbprint()))));
         EXPECT_EQ(api.last.status, 401);
-        co_await api.call("POST", "/v1/devices/register",
-                          registration("flp_unknown", device_key, device_key));
+        co_await api.call("POST", "/v1/devices/register", registration("flp_unknown", device_key));
         EXPECT_EQ(api.last.status, 403);
-        const bj::value device = co_await api.call("POST", "/v1/devices/register",
-                                                   registration(secret, device_key, device_key));
+        const bj::value device =
+            co_await api.call("POST", "/v1/devices/register", registration(secret, device_key));
         EXPECT_EQ(api.last.status, 201);
-        const bj::value again = co_await api.call("POST", "/v1/devices/register",
-                                                  registration(secret, device_key, device_key));
+        const bj::value again =
+            co_await api.call("POST", "/v1/devices/register", registration(secret, device_key));
         EXPECT_EQ(api.last.status, 200);
         const std::string id = text(device, "device_id");
         EXPECT_EQ(text(again, "device_id"), id);
-        co_await api.call("POST", "/v1/devices/register",
-                          registration(secret, other_key, other_key));
+        co_await api.call("POST", "/v1/devices/register", registration(secret, other_key));
         EXPECT_EQ(api.last.status, 403);
         EXPECT_NE(api.last.body.find("used_up"), std::string::npos);
         EXPECT_EQ(text(crypto::verify_jwt(text(device, "token"), signing, {}, system_clock().now()),
@@ -219,7 +119,7 @@ TEST_F(Targets, CarryADeviceFromSetupToAConfirmedRollout) {
                           "INSERT INTO releases(id, org_id, version, compose, workload, digest) "
                           "VALUES ($1, $2, '1', 'x', $3, 'x')",
                           postgres::Params().text(new_uuid()).text(org).text(workload));
-        mqtt::Client link(executor, bus_options(*stack, id));
+        mqtt::Client link(executor, stack->bus(id));
         scope.spawn("device", link.run());
         co_await link.wait_connected();
         device::v1::DesiredState desired;
@@ -285,14 +185,10 @@ TEST_F(Targets, CarryADeviceFromSetupToAConfirmedRollout) {
         // Revoked: no more tokens.
         co_await api.call("POST", "/v1/devices/" + id + "/actions/revoke");
         EXPECT_EQ(api.last.status, 200) << api.last.body;
-        co_await api.call("POST", "/v1/devices/register",
-                          registration(secret, device_key, device_key));
+        co_await api.call("POST", "/v1/devices/register", registration(secret, device_key));
         EXPECT_EQ(api.last.status, 403);
 
-        for (const auto& target : targets) co_await target->drain();
-        for (const auto& target : targets) co_await target->stop();
-        scope.cancel();
-        co_await scope.join();
+        co_await backend.stop();
       },
       Duration(60'000));
 }

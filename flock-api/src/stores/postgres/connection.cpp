@@ -170,6 +170,9 @@ Task<std::vector<Rows>> Connection::run(std::vector<Command> commands) {
     }
   }
   if (PQpipelineSync(connection) != 1) throw lost("sending a statement");
+  // Whatever ends this early, asio's own exceptions included, leaves answers on their way that
+  // nobody else may read.
+  broken_ = true;
   std::vector<Rows> results;
   std::optional<Error> failure;
   const auto exchange = [&]() -> Task<void> {
@@ -177,6 +180,7 @@ Task<std::vector<Rows>> Connection::run(std::vector<Command> commands) {
     co_await read_result_set(results, failure);
   };
   co_await with_deadline(exchange(), limit_, "a database statement");
+  broken_ = false;
   if (failure) throw std::move(*failure);
   co_return results;
 }

@@ -204,10 +204,9 @@ Task<void> Database::lead(std::int64_t key, std::function<Task<void>()> work) {
     } catch (...) {
       stopped = std::current_exception();
     }
-    scope.cancel();
-    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
-    co_await scope.join();
-    co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_await scope.finish();
+    co_await asio::this_coro::throw_if_cancelled(true);
     if (stopped) {
       try {
         std::rethrow_exception(stopped);

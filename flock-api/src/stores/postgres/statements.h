@@ -25,9 +25,11 @@ inline constexpr const char* kApiKeyByHash =
 // ---------------------------------------------------------------------------------------
 #define FLOCK_FLEET_COLUMNS                                                                     \
   "SELECT f.id, f.name, f.slug, flock_ms(f.created_at) AS created_at,"                          \
-  " (SELECT count(*) FROM devices d WHERE d.fleet_id = f.id AND d.removed_at IS NULL) AS "      \
+  " (SELECT count(*) FROM devices d WHERE d.org_id = f.org_id AND d.fleet_id = f.id AND "       \
+  "d.removed_at IS NULL) AS "                                                                   \
   "device_count,"                                                                               \
-  " (SELECT count(*) FROM devices d WHERE d.fleet_id = f.id AND d.removed_at IS NULL AND "      \
+  " (SELECT count(*) FROM devices d WHERE d.org_id = f.org_id AND d.fleet_id = f.id AND "       \
+  "d.removed_at IS NULL AND "                                                                   \
   "d.online) AS online_count,"                                                                  \
   " r.id AS release_id, r.version AS release_version FROM fleets f LEFT JOIN deployments p ON " \
   "p.id = f.deployment_id LEFT JOIN releases r ON r.id = p.release_id "
@@ -66,9 +68,12 @@ inline constexpr const char* kProvisioningKeyUse =
 
 // --- Devices
 // --------------------------------------------------------------------------------------
+// Until the end of the transaction nobody else decides about this public key.
+inline constexpr const char* kDeviceKeyLock =
+    "SELECT pg_advisory_xact_lock(hashtextextended($1, 1)) AS locked";
 inline constexpr const char* kDeviceByPublicKey =
     "SELECT id, org_id, fleet_id, name, revoked_at IS NOT NULL AS revoked FROM devices WHERE "
-    "public_key = $1";
+    "public_key = $1 AND removed_at IS NULL";
 inline constexpr const char* kDeviceInsert =
     "INSERT INTO devices(id, org_id, fleet_id, name, public_key, wireguard_public_key, hardware, "
     "architecture, variant, agent_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
@@ -84,31 +89,35 @@ inline constexpr const char* kDeviceForToken =
   "d.fleet_id LEFT JOIN releases r ON r.id = d.desired_release_id "
 inline constexpr const char* kDeviceList = FLOCK_DEVICE_COLUMNS
     "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.id::text > $2 AND ($3 = '' OR f.id::text = "
-    "$3 OR f.slug = $3) ORDER BY d.id::text LIMIT $4::bigint";
+    "$3 OR f.slug = $3) AND ($4 = '' OR $4 = CASE WHEN d.revoked_at IS NOT NULL THEN 'REVOKED' "
+    "WHEN d.online THEN 'ONLINE' ELSE 'OFFLINE' END) "
+    "ORDER BY d.id::text LIMIT $5::bigint";
 inline constexpr const char* kDeviceGet = FLOCK_DEVICE_COLUMNS
     "WHERE d.org_id = $1 AND d.removed_at IS NULL AND (d.id::text = $2 OR d.name = $2) ORDER BY "
-    "d.id LIMIT 2";
+    "d.id::text <> $2, d.id LIMIT 2";
 inline constexpr const char* kDeviceRename =
     "UPDATE devices SET name = $3 WHERE org_id = $1 AND id = $2";
 inline constexpr const char* kDeviceRevoke =
     "UPDATE devices SET revoked_at = coalesce(revoked_at, now()), online = false WHERE org_id = $1 "
     "AND id = $2";
 inline constexpr const char* kDeviceRemove =
-    "UPDATE devices SET removed_at = now() WHERE org_id = $1 AND id = $2";
+    "UPDATE devices SET removed_at = now(), fleet_id = NULL WHERE org_id = $1 AND id = $2";
 inline constexpr const char* kRevokedSince =
     "SELECT id, flock_ms(revoked_at) AS revoked_at FROM devices WHERE revoked_at > now() - "
     "$1::bigint * interval '1 millisecond'";
 inline constexpr const char* kDeviceRepositories =
-    "SELECT r.workload FROM devices d JOIN releases r ON r.id = d.desired_release_id WHERE d.id = "
-    "$1 AND d.revoked_at IS NULL AND d.removed_at IS NULL";
+    "SELECT r.workload FROM devices d JOIN releases r ON r.org_id = d.org_id AND r.id = "
+    "d.desired_release_id WHERE d.org_id = $1 AND d.id = "
+    "$2 AND d.revoked_at IS NULL AND d.removed_at IS NULL";
 inline constexpr const char* kDeviceTenant =
-    "SELECT org_id, fleet_id FROM devices WHERE id = $1 AND removed_at IS NULL AND revoked_at IS "
+    "SELECT org_id, fleet_id, online FROM devices WHERE id = $1 AND removed_at IS NULL AND "
+    "revoked_at IS "
     "NULL";
 inline constexpr const char* kDeviceOnline =
     "UPDATE devices SET online = $3::boolean, last_seen_at = now(), agent_version = "
-    "coalesce(nullif($4, ''), agent_version) WHERE org_id = $1 AND id = $2";
+    "coalesce(nullif($4, ''), agent_version) WHERE org_id = $1 AND id = $2 AND revoked_at IS NULL";
 inline constexpr const char* kDeviceTouch =
-    "UPDATE devices SET last_seen_at = now(), online = true WHERE id = ANY($1::uuid[]) AND "
+    "UPDATE devices SET last_seen_at = now() WHERE id = ANY($1::uuid[]) AND "
     "revoked_at IS NULL";
 inline constexpr const char* kDevicesStale =
     "UPDATE devices SET online = false WHERE online AND last_seen_at < now() - $1::bigint * "
@@ -119,6 +128,9 @@ inline constexpr const char* kDevicesStale =
 #define FLOCK_RELEASE_COLUMNS                                                            \
   "SELECT id, version, note, compose, workload, digest, notes, flock_ms(created_at) AS " \
   "created_at FROM releases "
+// Until the end of the transaction nobody else numbers a release of the organization.
+inline constexpr const char* kReleaseNumberLock =
+    "SELECT pg_advisory_xact_lock(hashtextextended($1, 2)) AS locked";
 inline constexpr const char* kReleaseNextVersion =
     "SELECT coalesce(max(version::bigint), 0) + 1 AS next FROM releases WHERE org_id = $1 AND "
     "version ~ '^[0-9]{1,9}$'";
@@ -191,20 +203,27 @@ inline constexpr const char* kRolloutDeviceDelivered =
 inline constexpr const char* kRolloutDeviceState =
     "UPDATE rollout_devices x SET state = $4, reason = nullif($5, ''), updated_at = now() FROM "
     "rollouts r WHERE x.org_id = $1 AND x.device_id = $2 AND x.desired_version = $3::bigint"
-    " AND r.id = x.rollout_id AND r.state = 'RUNNING' AND x.state NOT IN ('CONFIRMED', "
-    "'SUPERSEDED') AND (x.state, coalesce(x.reason, '')) <> ($4, $5) RETURNING x.rollout_id";
+    " AND r.id = x.rollout_id AND r.state = 'RUNNING' AND (x.state NOT IN ('CONFIRMED', "
+    "'SUPERSEDED', 'FAILED') OR (x.state = 'FAILED' AND $4 = 'CONFIRMED')) AND (x.state, "
+    "coalesce(x.reason, '')) <> ($4, $5) RETURNING x.rollout_id";
 inline constexpr const char* kRolloutDesired =
     "SELECT desired FROM devices WHERE org_id = $1 AND id = $2 AND desired_version = $3::bigint";
 inline constexpr const char* kRolloutsRunning =
     "SELECT r.id, r.org_id, p.max_failed_ratio, p.failure_timeout_ms FROM rollouts r JOIN "
-    "deployments p ON p.id = r.deployment_id WHERE r.state = 'RUNNING' LIMIT 200";
+    "deployments p ON p.id = r.deployment_id WHERE r.state = 'RUNNING' ORDER BY r.id";
 inline constexpr const char* kRolloutTimeouts =
     "UPDATE rollout_devices SET state = 'FAILED', reason = 'the device did not confirm in time', "
     "updated_at = now() WHERE org_id = $1 AND rollout_id = $2"
     " AND state IN ('DELIVERED', 'DOWNLOADING', 'STARTING', 'SOAKING') AND updated_at < now() - "
     "$3::bigint * interval '1 millisecond'";
+inline constexpr const char* kRolloutRevoked =
+    "UPDATE rollout_devices x SET state = 'FAILED', reason = 'device_revoked: the device was "
+    "revoked', updated_at = now() FROM devices d WHERE x.org_id = $1 AND x.rollout_id = $2 AND "
+    "d.org_id = x.org_id AND d.id = x.device_id AND d.revoked_at IS NOT NULL AND x.state NOT IN "
+    "('CONFIRMED', 'FAILED', 'SUPERSEDED')";
 inline constexpr const char* kRolloutUnsettled =
-    "SELECT device_id, org_id FROM rollout_devices WHERE rollout_id = $1 AND state NOT IN "
+    "SELECT device_id, org_id FROM rollout_devices WHERE org_id = $1 AND rollout_id = $2 AND state "
+    "NOT IN "
     "('CONFIRMED', 'SUPERSEDED') LIMIT 1000";
 #define FLOCK_ROLLOUT_COLUMNS                                                                  \
   "SELECT r.id, r.deployment_id, r.fleet_id, r.state, r.reason, flock_ms(r.created_at) AS "    \
@@ -234,11 +253,18 @@ inline constexpr const char* kRolloutDevices =
     "updated_at FROM rollout_devices x JOIN devices d ON d.id = x.device_id"
     " WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id::text > $3 ORDER BY "
     "x.device_id::text LIMIT $4::bigint";
-// Devices that came after their fleet's deployment and have nothing yet.
+// Devices that came after their fleet's deployment and have nothing yet. One that its rollout knows
+// already cannot run the release.
 inline constexpr const char* kLatecomers =
     "SELECT d.id, d.org_id, d.architecture, d.variant, d.desired_version, f.deployment_id FROM "
-    "devices d JOIN fleets f ON f.id = d.fleet_id"
+    "devices d JOIN fleets f ON f.id = d.fleet_id JOIN deployments p ON p.id = f.deployment_id"
     " WHERE d.desired_release_id IS NULL AND d.revoked_at IS NULL AND d.removed_at IS NULL AND "
-    "f.deployment_id IS NOT NULL LIMIT 200";
+    "p.rollout_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM rollout_devices x WHERE x.rollout_id = "
+    "p.rollout_id AND x.device_id = d.id) LIMIT 200";
+// Again inside the transaction, so that a second leader cannot give out the same version.
+inline constexpr const char* kLatecomerLock =
+    "SELECT id, architecture, variant, desired_version FROM devices WHERE org_id = $1 AND id = $2 "
+    "AND "
+    "desired_release_id IS NULL AND revoked_at IS NULL AND removed_at IS NULL FOR UPDATE";
 
 }  // namespace flock::postgres::sql

@@ -87,15 +87,18 @@ std::optional<services::DeviceTokens::Grant> read_scope(const std::string& scope
   return grant;
 }
 
-// Only what its desired release names.
-Task<bool> device_may_pull(Context& c, DeviceId device, std::string repository) {
-  const auto rows = co_await c.parts.db.query(Scope::system(), sql::kDeviceRepositories,
-                                              Params().text(device.text()));
+// Only what its desired release names, and only from our own registry: an image of the same path
+// elsewhere is another image.
+Task<bool> device_may_pull(Context& c, services::DeviceIdentity device, std::string repository) {
+  const auto rows =
+      co_await c.parts.db.query(Scope::tenant(device.org), sql::kDeviceRepositories,
+                                Params().text(device.org.text()).text(device.device.text()));
   if (rows.empty()) co_return false;
+  const auto hosts = c.registry_hosts();
   for (const auto& service : workload::from_json(rows.rows.front().text("workload")).services) {
-    const std::size_t slash = service.repository.find('/');
-    if (slash != std::string::npos && service.repository.substr(slash + 1) == repository)
-      co_return true;
+    for (const std::string& host : hosts) {
+      if (service.repository == host + "/" + repository) co_return true;
+    }
   }
   co_return false;
 }
@@ -108,12 +111,12 @@ Task<net::Reply> registry_token(Context& c, net::Request request) {
   const TimePoint now = system_clock().now();
   std::vector<services::DeviceTokens::Grant> grants;
   std::string subject = basic->user;
-  std::optional<DeviceId> device;
+  std::optional<services::DeviceIdentity> device;
   if (is_uuid(basic->user)) {
     const services::DeviceIdentity identity = c.tokens.verify(basic->password, now);
     if (identity.device.text() != basic->user)
       throw Error(Code::kUnauthenticated, "token refused: wrong subject");
-    device = identity.device;
+    device = identity;
   } else {
     net::Request bearer;
     bearer.headers.add("Authorization", "Bearer " + basic->password);

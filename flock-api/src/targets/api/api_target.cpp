@@ -20,12 +20,7 @@ class ApiTarget final : public Target {
             context_.parts.executor,
             [this](net::Request request) { return context_.handle(std::move(request)); },
             api::problem) {
-    api::add_account_routes(context_);
-    api::add_fleet_routes(context_);
-    api::add_device_routes(context_);
-    api::add_provisioning_routes(context_);
-    api::add_release_routes(context_);
-    api::add_rollout_routes(context_);
+    api::add_routes(context_);
   }
 
   Task<void> start() override {

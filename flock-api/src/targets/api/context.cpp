@@ -84,6 +84,36 @@ std::string request_id(const net::Request& request) {
   return safe ? std::string(*given) : new_uuid();
 }
 
+bool is_utf8(std::string_view text) {
+  // append_quoted() turns exactly what is not UTF-8 into U+FFFD.
+  static constexpr std::string_view kReplacement = "\xef\xbf\xbd";
+  std::string quoted;
+  json::append_quoted(quoted, text);
+  const auto count = [](std::string_view in) {
+    std::size_t found = 0;
+    for (std::size_t at = 0; (at = in.find(kReplacement, at)) != std::string_view::npos; ++at)
+      ++found;
+    return found;
+  };
+  return count(quoted) == count(text);
+}
+
+// What no store and no JSON document can hold is refused before a handler sees it.
+void check_text(std::string_view text, const char* where) {
+  if (text.find('\0') != std::string_view::npos)
+    throw Error(Code::kInvalidArgument, std::string(where) + " holds a NUL character");
+  if (!is_utf8(text))
+    throw Error(Code::kInvalidArgument, std::string(where) + " is not valid UTF-8");
+}
+
+// The names of constraints and the places of servers are in the log, not in an answer.
+bool is_internal(const Error& error) {
+  for (const auto& [key, value] : error.context()) {
+    if (key == "sqlstate") return true;
+  }
+  return status_of(error) >= 500;
+}
+
 }  // namespace
 
 Context::Context(Parts p)
@@ -138,20 +168,21 @@ void Context::add_public(std::string method, std::string pattern, net::RouteHand
 }
 
 Task<net::Reply> Context::handle(net::Request request) {
-  const net::Router::Match match = router.match(request.method, request.path());
+  check_text(request.path(), "the path");
+  for (const auto& [key, value] : request.query_items()) {
+    check_text(key, "the query");
+    check_text(value, "the query");
+  }
+  const net::Router::Match match = router.match(request.method, request.raw_path());
   if (match.route == nullptr && !match.allowed.empty()) {
     net::Reply reply;
-    reply.response.status = 405;
     std::string allowed;
     for (const std::string& method : match.allowed)
       allowed += (allowed.empty() ? "" : ", ") + method;
+    reply.response.status = 405;
     reply.response.headers.add("Allow", allowed);
-    reply.response.headers.add("Content-Type", "application/problem+json");
-    reply.response.body = bj::serialize(bj::object{{"type", "about:blank"},
-                                                   {"title", "Method Not Allowed"},
-                                                   {"status", 405},
-                                                   {"code", "method_not_allowed"},
-                                                   {"detail", "allowed here: " + allowed}});
+    finish_problem(request, request_id(request), reply.response,
+                   {{"code", "method_not_allowed"}, {"detail", "allowed here: " + allowed}});
     co_return reply;
   }
   if (match.route == nullptr)
@@ -173,6 +204,21 @@ net::Reply json_reply(int status, const bj::value& value) {
   return reply;
 }
 
+void finish_problem(const net::Request& request, const std::string& id, net::Response& response,
+                    bj::object body) {
+  body["type"] = "about:blank";
+  body["title"] = net::reason_phrase(response.status);
+  body["status"] = response.status;
+  const std::string path = request.path();
+  body["instance"] = is_utf8(path) ? path : std::string(request.raw_path());
+  body["request_id"] = id;
+  response.headers.add("Content-Type", "application/problem+json");
+  response.headers.add("X-Request-Id", id);
+  if (response.status == 401) response.headers.add("WWW-Authenticate", "Bearer");
+  if (response.status == 503) response.headers.add("Retry-After", "2");
+  response.body = bj::serialize(body);
+}
+
 // RFC 9457. What went wrong inside stays in the log; the caller gets the request id to name it by.
 net::Response problem(const net::Request& request, std::exception_ptr failure) {
   net::Response response;
@@ -182,13 +228,18 @@ net::Response problem(const net::Request& request, std::exception_ptr failure) {
     std::rethrow_exception(failure);
   } catch (const Error& error) {
     response.status = status_of(error);
-    const bool internal = response.status == 500;
-    if (internal)
+    const bool internal = is_internal(error), ours = response.status == 500;
+    if (ours)
       log::error("request failed", error,
                  {{"request_id", id}, {"method", request.method}, {"path", request.path()}});
+    else if (internal)
+      log::warn("request failed", error,
+                {{"request_id", id}, {"method", request.method}, {"path", request.path()}});
     body["code"] = to_string(error.code());
-    body["detail"] =
-        internal ? "something failed inside; the log has the request id" : error.message();
+    body["detail"] = ours ? "something failed inside; the log has the request id"
+                     : internal && response.status == 409
+                         ? "this clashes with what is there or was just changed"
+                         : error.message();
     if (!error.hint().empty()) body["hint"] = error.hint();
     bj::array errors;
     for (const Problem& fault : error.problems())
@@ -207,16 +258,7 @@ net::Response problem(const net::Request& request, std::exception_ptr failure) {
     body["code"] = "internal";
     body["detail"] = "something failed inside; the log has the request id";
   }
-  body["type"] = "about:blank";
-  body["title"] = net::reason_phrase(response.status);
-  body["status"] = response.status;
-  body["instance"] = request.path();
-  body["request_id"] = id;
-  response.headers.add("Content-Type", "application/problem+json");
-  response.headers.add("X-Request-Id", id);
-  if (response.status == 401) response.headers.add("WWW-Authenticate", "Bearer");
-  if (response.status == 503) response.headers.add("Retry-After", "2");
-  response.body = bj::serialize(body);
+  finish_problem(request, id, response, std::move(body));
   return response;
 }
 
@@ -249,7 +291,7 @@ Page read_page(const net::Request& request) {
   }
   if (const auto token = request.query("page_token"); token && !token->empty()) {
     const auto key = from_base64url(*token);
-    if (!key || key->size() > 100 || key->find('\0') != std::string::npos)
+    if (!key || key->size() > 100 || key->find('\0') != std::string::npos || !is_utf8(*key))
       throw Error(Code::kInvalidArgument, "page_token is not one of ours");
     page.after = *key;
   }

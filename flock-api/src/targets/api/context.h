@@ -65,6 +65,9 @@ class Context {
 // --- Answers
 // --------------------------------------------------------------------------------------
 net::Reply json_reply(int status, const bj::value& value);
+// The members that every problem has, and its headers; `response.status` is set already.
+void finish_problem(const net::Request& request, const std::string& id, net::Response& response,
+                    bj::object body);
 net::Response problem(const net::Request& request, std::exception_ptr failure);
 
 // --- Input
@@ -93,5 +96,10 @@ void add_device_routes(Context& context);
 void add_provisioning_routes(Context& context);
 void add_release_routes(Context& context);
 void add_rollout_routes(Context& context);
+void add_openapi_route(Context& context);
+void add_routes(Context& context);  // all of them
+
+// flock-api/openapi/openapi.yaml as JSON.
+bj::value openapi_document();
 
 }  // namespace flock::targets::api

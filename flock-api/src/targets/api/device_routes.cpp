@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Devices as people see them: PostgreSQL joined with the live state.
+#include <algorithm>
+
 #include "targets/api/context.h"
 
+#include "async/deadline.h"
+#include "base/log.h"
 #include "flock/device/v1/device.pb.h"
 #include "flock/internal/v1/internal.pb.h"
 
 namespace flock::targets::api {
 namespace {
+
+constexpr Duration kTellTime{3000};
 
 const char* phase_name(device::v1::ReportedState::Phase phase) {
   using R = device::v1::ReportedState;
@@ -38,6 +44,11 @@ const char* health_name(device::v1::ServiceState::Health health) {
   return health >= 0 && health < 5 ? kNames[health] : "UNKNOWN";
 }
 
+// A device's clock can say anything; RFC 3339 ends with the year 9999.
+TimePoint time_of(std::int64_t unix_ms) {
+  return from_unix_ms(std::clamp<std::int64_t>(unix_ms, 0, 253'402'300'799'999));
+}
+
 bj::object reported_json(const device::v1::ReportedState& report) {
   bj::array services;
   for (const auto& s : report.services()) {
@@ -54,7 +65,7 @@ bj::object reported_json(const device::v1::ReportedState& report) {
   bj::object out{{"phase", phase_name(report.phase())},
                  {"release_id", report.release_id()},
                  {"desired_version", report.desired_version()},
-                 {"at", to_rfc3339(from_unix_ms(report.at_ms()))},
+                 {"at", to_rfc3339(time_of(report.at_ms()))},
                  {"services", std::move(services)}};
   if (!report.error().empty()) out["error"] = report.error();
   if (!report.error_code().empty()) out["error_code"] = report.error_code();
@@ -99,11 +110,15 @@ Task<bj::array> devices_json(Context& c, const postgres::Rows& rows) {
 Task<net::Reply> list_devices(Context& c, Principal who, net::Request request) {
   allow_query(request, {"page_size", "page_token", "fleet_id", "state"});
   const Page page = read_page(request);
+  const std::string state = request.query("state").value_or("");
+  if (!state.empty() && state != "ONLINE" && state != "OFFLINE" && state != "REVOKED")
+    throw Error(Code::kInvalidArgument, "state must be one of ONLINE, OFFLINE, REVOKED");
   const auto rows = co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceList,
                                               Params()
                                                   .text(who.org.text())
                                                   .text(page.after)
                                                   .text(request.query("fleet_id").value_or(""))
+                                                  .text(state)
                                                   .integer(page.size + 1));
   bj::array items = co_await devices_json(c, rows);
   co_return list_reply(std::move(items), page);
@@ -117,11 +132,13 @@ Task<bj::object> find_device(Context& c, OrgId org, std::string id) {
     throw Error(Code::kNotFound, "no such device")
         .with("device", id)
         .hint("flock devices lists them");
-  if (rows.rows.size() > 1)
+  if (rows.rows.size() > 1 && rows.rows.front().text("id") != id)
     throw Error(Code::kConflict, "several devices have this name")
         .with("device", id)
         .hint("name it by its id");
-  const bj::array items = co_await devices_json(c, rows);
+  postgres::Rows found = rows;
+  found.rows.erase(found.rows.begin() + 1, found.rows.end());
+  const bj::array items = co_await devices_json(c, found);
   co_return items.at(0).as_object();
 }
 
@@ -138,11 +155,7 @@ Task<net::Reply> rename_device(Context& c, Principal who, net::Request request, 
   co_return json_reply(200, co_await find_device(c, who.org, id_of(device)));
 }
 
-// The database first: a device that reconnects between the two steps is refused by its renewal
-// already.
-Task<void> revoke(Context& c, OrgId org, std::string id) {
-  co_await c.parts.db.query(Scope::tenant(org), sql::kDeviceRevoke,
-                            Params().text(org.text()).text(id));
+Task<void> tell_revoked(Context& c, OrgId org, std::string id) {
   const std::int64_t now = to_unix_ms(system_clock().now());
   mqtt::Message kick;
   kick.topic = "$CONTROL/flock/v1/revoke";
@@ -156,6 +169,19 @@ Task<void> revoke(Context& c, OrgId org, std::string id) {
   told.topic = "flock/internal/v1/device/revoked";
   told.payload = event.SerializeAsString();
   co_await c.parts.bus.publish(std::move(told));
+}
+
+// The database first: a device that reconnects between the two steps is refused by its renewal
+// already. A broker that is away has no session to end, and is told when it is back (ApiTarget).
+Task<void> revoke(Context& c, OrgId org, std::string id) {
+  co_await c.parts.db.query(Scope::tenant(org), sql::kDeviceRevoke,
+                            Params().text(org.text()).text(id));
+  try {
+    co_await with_deadline(tell_revoked(c, org, id), kTellTime, "telling the broker");
+  } catch (const Error& error) {
+    if (error.code() == Code::kCancelled) throw;
+    log::warn("the broker was not told of a revocation yet", error, {{"device", id}});
+  }
 }
 
 Task<net::Reply> revoke_device(Context& c, Principal who, std::string id) {

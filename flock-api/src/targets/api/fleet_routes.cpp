@@ -5,6 +5,8 @@
 namespace flock::targets::api {
 namespace {
 
+constexpr Duration kLongestKey{std::int64_t{3650} * 86'400'000};
+
 bj::object fleet_json(const Row& row) {
   bj::object out{{"id", row.text("id")},
                  {"name", row.text("name")},
@@ -106,7 +108,11 @@ Task<net::Reply> create_key(Context& c, Principal who, net::Request request) {
   std::optional<TimePoint> expires;
   if (const auto life = in.optional_string("expires_in")) {
     try {
-      expires = system_clock().now() + parse_duration(*life);
+      const Duration lasts = parse_duration(*life);
+      if (lasts > kLongestKey)
+        in.problem("expires_in", "out_of_range", "must be at most " + to_string(kLongestKey));
+      else
+        expires = system_clock().now() + lasts;
     } catch (const Error& error) {
       in.problem("expires_in", "invalid", error.hint());
     }

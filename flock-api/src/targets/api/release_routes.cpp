@@ -45,6 +45,8 @@ Task<net::Reply> create(Context& c, Principal who, net::Request request) {
   json::Reader in(body);
   services::NewRelease release;
   release.version = in.optional_string("version", {.min = 1, .max = 64});
+  if (release.version && is_uuid(*release.version))
+    in.problem("version", "invalid", "must not look like an id");
   release.note = in.optional_string("note", {.min = 0, .max = 2000});
   release.compose = in.string("compose", {.min = 1, .max = 256 * 1024});
   in.finish();

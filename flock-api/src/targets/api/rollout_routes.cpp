@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Deployments and rollouts, with the rollout's event stream.
+#include <algorithm>
+
 #include "async/loop.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "net/sse.h"
@@ -100,10 +102,14 @@ Target read_target(json::Reader& in) {
   json::Reader inner(copy, "/target", in);
   target.fleet = inner.optional_string("fleet_id", {.min = 1, .max = 63}).value_or("");
   target.devices = inner.optional_strings("device_ids", 10'000, {.min = 36, .max = 36});
-  for (const std::string& id : target.devices) {
-    if (!is_uuid(id))
-      inner.problem("device_ids", "invalid", "holds something that is no device id");
+  json::Reader ids(copy, "/target/device_ids", in);  // for its pointers only
+  for (std::size_t i = 0; i < target.devices.size(); ++i) {
+    if (!is_uuid(target.devices[i])) ids.problem(std::to_string(i), "invalid", "is no device id");
   }
+  // Naming a device twice asks for nothing more.
+  std::sort(target.devices.begin(), target.devices.end());
+  target.devices.erase(std::unique(target.devices.begin(), target.devices.end()),
+                       target.devices.end());
   if (target.fleet.empty() == target.devices.empty())
     inner.problem("", "invalid", "name either a fleet_id or device_ids");
   inner.finish();

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "async/event.h"
 #include "async/loop.h"
@@ -26,7 +27,6 @@ constexpr std::size_t kBatch = 256;
 constexpr std::size_t kKnownLimit = 100'000;
 constexpr Duration kKnownFor{60'000};
 constexpr Duration kStaleAfter{180'000};  // three state keep-alives
-constexpr Duration kTouchEvery{20'000};
 
 struct Known {
   std::string org, fleet;
@@ -118,18 +118,35 @@ class IngesterTarget final : public Target {
       states.push_back(std::move(state));
     }
     if (reports.empty()) co_return;
-    co_await parts_.live.put_reported(reports);
-    for (std::size_t i = 0; i < reports.size(); ++i)
-      co_await tell(reports[i].device.text(), std::move(states[i]));
+    const std::vector<bool> kept = co_await parts_.live.put_reported(reports);
+    const std::vector<bool> news = co_await worth_telling(reports, kept);
+    for (std::size_t i = 0; i < reports.size(); ++i) {
+      if (news[i]) co_await tell(reports[i].device.text(), std::move(states[i]));
+    }
   }
 
-  // Internal messages go out for changes only, not for keep-alives. A report that was stored but
-  // not told (a kill in between) comes again unacknowledged; the scheduler also rereads the live
-  // state.
+  // A report that was not kept is either late, which changes nothing, or the stored one come again
+  // because a kill hit between storing and telling: that one must still be told.
+  Task<std::vector<bool>> worth_telling(const std::vector<stores::Report>& reports,
+                                        std::vector<bool> kept) {
+    std::vector<DeviceId> devices;
+    for (std::size_t i = 0; i < reports.size(); ++i) {
+      if (!kept[i]) devices.push_back(reports[i].device);
+    }
+    if (devices.empty()) co_return kept;
+    const auto stored = co_await parts_.live.get_reported(devices);
+    for (std::size_t i = 0, next = 0; i < reports.size(); ++i) {
+      if (!kept[i]) kept[i] = stored[next++] == reports[i].value;
+    }
+    co_return kept;
+  }
+
+  // Internal messages go out for changes only, not for keep-alives. The scheduler also rereads the
+  // live state.
   Task<void> tell(const std::string& id, device::v1::ReportedState state) {
     Known* known = co_await look_up(id);
     if (known == nullptr) co_return;
-    touched_.push_back(id);
+    touched_.insert(id);
     if (!known->online) co_await set_online(id, *known, true, state.agent_version(), "connected");
     device::v1::ReportedState shape = state;
     shape.clear_seq();
@@ -164,9 +181,10 @@ class IngesterTarget final : public Target {
   Task<void> set_online(std::string id, Known& known, bool online, std::string agent_version,
                         std::string reason) {
     const std::string org = known.org;
-    known.online = online;
+    if (!online) touched_.erase(id);  // it was heard from before it went, not after
     co_await parts_.db.query(Scope::system(), sql::kDeviceOnline,
                              Params().text(org).text(id).boolean(online).text(agent_version));
+    known.online = online;
     co_await publish_presence(org, id, online, reason);
   }
 
@@ -202,6 +220,7 @@ class IngesterTarget final : public Target {
     Known& known = known_[id];
     known.org = rows.rows.front().text("org_id");
     known.fleet = rows.rows.front().text("fleet_id");
+    known.online = rows.rows.front().boolean("online");  // another ingester may have changed it
     known.until = now + kKnownFor;
     co_return &known;
   }
@@ -210,9 +229,9 @@ class IngesterTarget final : public Target {
   // the last will.
   Task<void> sweep() {
     for (;;) {
-      co_await sleep_for(kTouchEvery);
+      co_await sleep_for(parts_.settings.presence_every);
       try {
-        std::vector<std::string> touched = std::move(touched_);
+        const std::vector<std::string> touched(touched_.begin(), touched_.end());
         touched_.clear();
         if (!touched.empty())
           co_await parts_.db.query(Scope::system(), sql::kDeviceTouch, Params().texts(touched));
@@ -235,7 +254,7 @@ class IngesterTarget final : public Target {
   Event arrival_;
   std::deque<mqtt::Delivery> queue_;
   std::unordered_map<std::string, Known> known_;
-  std::vector<std::string> touched_;
+  std::unordered_set<std::string> touched_;  // heard from since the last sweep
 };
 
 }  // namespace

@@ -66,7 +66,13 @@ class SchedulerTarget final : public Target {
         done = true;
       } catch (const Error& error) {
         if (error.code() == Code::kCancelled) throw;
-        log::warn("cannot apply a device's report now", error);
+        // Only what time can heal is tried again: one bad report must not stop all that follow.
+        done = error.code() != Code::kUnavailable && error.code() != Code::kTimeout &&
+               error.code() != Code::kConflict;
+        if (done)
+          log::error("a device's report cannot be applied; it is dropped", error);
+        else
+          log::warn("cannot apply a device's report now", error);
       }
       if (done) {
         delivery.ack();
@@ -84,18 +90,23 @@ class SchedulerTarget final : public Target {
 
   Task<void> drive() {
     for (int round = 0;; ++round) {
-      try {
-        wake_.reset();
-        co_await driver_.execute_deployments();
-        co_await driver_.adopt_latecomers();
-        co_await driver_.publish_desired();
-        if (round % kRereadEvery == 0) co_await driver_.reread_reports();
-        co_await driver_.judge();
-      } catch (const Error& error) {
-        if (error.code() == Code::kCancelled) throw;
-        log::warn("the scheduler's round failed; it is repeated", error);
-      }
+      wake_.reset();
+      co_await step("executing deployments", driver_.execute_deployments());
+      co_await step("adopting latecomers", driver_.adopt_latecomers());
+      co_await step("publishing desired state", driver_.publish_desired());
+      if (round % kRereadEvery == 0) co_await step("rereading reports", driver_.reread_reports());
+      co_await step("judging rollouts", driver_.judge());
       co_await wake_.wait_for(kPoll);
+    }
+  }
+
+  // Each step stands alone: a broker that is away must not keep rollouts from being judged.
+  static Task<void> step(const char* what, Task<void> work) {
+    try {
+      co_await std::move(work);
+    } catch (const Error& error) {
+      if (error.code() == Code::kCancelled) throw;
+      log::warn("a step of the scheduler failed; it is repeated", error, {{"step", what}});
     }
   }
 

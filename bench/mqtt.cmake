@@ -1,0 +1,7 @@
+pkg_check_modules(MOSQUITTO REQUIRED IMPORTED_TARGET libmosquitto)
+add_executable(bench_mqtt_consumer mqtt_consumer.cpp)
+target_link_libraries(bench_mqtt_consumer PRIVATE flock_mqtt)
+add_executable(bench_mqtt_reference mqtt_reference.cpp)
+target_link_libraries(bench_mqtt_reference PRIVATE PkgConfig::MOSQUITTO)
+add_executable(bench_mqtt_load mqtt_load.cpp)
+target_link_libraries(bench_mqtt_load PRIVATE flock_mqtt)

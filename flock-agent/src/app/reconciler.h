@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "async/task.h"
+#include "base/time.h"
+#include "domain/plan.h"
+#include "runtimes/runtime.h"
+
+namespace flock::agent {
+
+// Keeps the containers of this device at what is wanted: a round every `interval` and on every new
+// wish. Needs no network but for downloads. Downloads and health checks run beside the rounds, so
+// that a slow registry or a hanging check never keeps a crashed service down.
+class Reconciler {
+ public:
+  struct Options {
+    std::string data_dir;
+    Duration interval{5'000};
+    std::function<Task<PullCredentials>()> credentials;
+    std::function<void()> on_report;  // report() has changed
+  };
+  Reconciler(Executor executor, std::unique_ptr<Runtime> runtime, Options options);
+  ~Reconciler();
+
+  // Reads what was stored. Damaged files are moved aside.
+  void load();
+  // The newest version known, stored or not.
+  std::int64_t version() const;
+  // Older or known versions change nothing. A new one is applied once it is on disk: a device that
+  // acted on what it cannot remember would fall back at its next start. `on_stored` is called when
+  // it is, or when a newer one took its place.
+  void want(DesiredState fresh, std::function<void()> on_stored);
+  Task<void> run();   // until cancelled
+  Task<void> stop();  // ends what runs beside the rounds; after run() has ended
+  const ReportedState& report() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace flock::agent

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every operation of the document answers as the document says, over real servers.
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "base/json.h"
+#include "crypto/jwt.h"
+#include "net/sse.h"
+#include "targets/api/context.h"
+#include "targets/itest_stack.h"
+#include "testing/run_task.h"
+
+namespace flock::targets {
+namespace {
+
+using namespace itest;
+using flock::testing::run_task;
+using Report = device::v1::ReportedState;
+
+// The events of a rollout until it ended.
+Task<std::vector<net::SseEvent>> watch(Backend& backend, std::string api_key, std::string rollout) {
+  net::HttpClient http(backend.executor, {});
+  net::Headers headers;
+  headers.add("Authorization", "Bearer " + api_key);
+  net::SseParser parser;
+  std::vector<net::SseEvent> events;
+  const auto take = [&](std::string_view chunk) -> Task<void> {
+    for (auto& event : parser.feed(chunk)) events.push_back(std::move(event));
+    co_return;
+  };
+  const net::Response response = co_await http.stream(
+      "GET", backend.stack.url("/v1/rollouts/" + rollout + "/events"), headers, "", take);
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.headers.get("Content-Type"), "text/event-stream");
+  co_return events;
+}
+
+TEST(Answers, KeepTheDocumentForEveryOperation) {
+  Stack* const stack = Stack::get();
+  if (stack == nullptr) GTEST_SKIP() << "the servers are not installed";
+  run_task(
+      [&]() -> Task<void> {
+        Backend backend(co_await asio::this_coro::executor, *stack);
+        co_await backend.start();
+        Api api(backend.executor, *stack, co_await backend.make_tenant("Whole"));
+        Api anyone(backend.executor, *stack);
+        co_await push_image(backend.executor, stack->registry_host(), "acme/web", "1",
+                            {"amd64", "arm64"});
+
+        EXPECT_EQ(co_await anyone.call("GET", "/v1/openapi.json"), api::openapi_document());
+        co_await anyone.call("GET", "/.well-known/jwks.json");
+        co_await api.call("GET", "/v1/whoami");
+        co_await api.call("POST", "/v1/fleets", bj::object{{"name", "Edge"}});
+        co_await api.call("GET", "/v1/fleets/edge");
+        co_await api.call("PATCH", "/v1/fleets/edge", bj::object{{"name", "North"}});
+        const bj::value key = co_await api.call(
+            "POST", "/v1/provisioning-keys",
+            bj::object{{"fleet_id", "edge"}, {"max_uses", 9}, {"expires_in", "1h"}});
+        FakeDevice device(backend);
+        co_await device.join(api, text(key, "secret"));
+        co_await api.call("POST", "/v1/devices/register",
+                          registration(text(key, "secret"), device.key));
+        EXPECT_EQ(api.last.status, 200);
+        co_await api.call(
+            "POST", "/v1/devices/token",
+            bj::object{{"device_id", device.id},
+                       {"assertion", crypto::sign_jwt(device.key, assertion_claims(device.id))}});
+
+        const bj::value release = co_await api.call(
+            "POST", "/v1/releases",
+            bj::object{{"note", "n"},
+                       {"compose",
+                        "services:\n  web:\n    image: registry.example/acme/web:1\n"
+                        "    logging: {driver: none}\n"}});
+        EXPECT_EQ(api.last.status, 201) << api.last.body;
+        EXPECT_EQ(release.at_pointer("/services/0/platforms").as_array().size(), 2u);
+        co_await api.call("GET", "/v1/releases/" + text(release, "id"));
+        const bj::value deployment = co_await api.call(
+            "POST", "/v1/deployments",
+            bj::object{{"release_id", text(release, "id")}, {"target", {{"fleet_id", "edge"}}}});
+        co_await eventually("desired state",
+                            [&]() -> Task<bool> { co_return device.desired.version() == 1; });
+        const bj::value executed =
+            co_await api.call("GET", "/v1/deployments/" + text(deployment, "id"));
+        const std::string rollout = text(executed, "rollout_id");
+        std::vector<net::SseEvent> events;
+        const auto follow = [&]() -> Task<void> {
+          events = co_await watch(backend, api.token, rollout);
+        };
+        TaskScope watching(backend.executor);
+        watching.spawn("watch", follow());
+        Report failing = device.state(Report::DOWNLOADING);
+        co_await device.report(failing);
+        co_await device.report(device.state(Report::SOAKING));
+        co_await device.report(device.state(Report::CONFIRMED));
+        co_await watching.join();
+        std::set<std::string> kinds;
+        for (const auto& event : events) {
+          kinds.insert(event.event);
+          const char* schema = event.event == "rollout"  ? "Rollout"
+                               : event.event == "device" ? "RolloutDevice"
+                                                         : "RolloutEnd";
+          for (const auto& fault : schema_faults(schema, json::parse(event.data)))
+            ADD_FAILURE() << event.event << ": " << fault;
+        }
+        EXPECT_EQ(kinds, (std::set<std::string>{"rollout", "device", "end"}));
+        Api::answered().insert("watchRollout");
+
+        co_await api.call("GET", "/v1/rollouts/" + rollout);
+        co_await api.call("GET", "/v1/rollouts/" + rollout + "/devices");
+        for (const char* list :
+             {"fleets", "provisioning-keys", "devices", "releases", "deployments", "rollouts"}) {
+          const bj::value page = co_await api.call("GET", std::string("/v1/") + list);
+          EXPECT_EQ(page.at("items").as_array().size(), 1u) << list;
+        }
+        api.basic = "flock:" + api.token;
+        co_await api.call("GET",
+                          "/v1/registry/token?service=x&scope=repository:acme/web:pull,push");
+        api.basic.reset();
+
+        co_await api.call("GET", "/v1/devices/" + device.id);
+        co_await api.call("PATCH", "/v1/devices/box", bj::object{{"name", "gate"}});
+        co_await api.call("POST", "/v1/devices/gate/actions/revoke");
+        co_await api.call("DELETE", "/v1/devices/gate");
+        co_await api.call("DELETE", "/v1/provisioning-keys/" + text(key, "id"));
+        co_await api.call("DELETE", "/v1/fleets/edge");
+        EXPECT_EQ(api.last.status, 204) << "a fleet whose devices were removed is empty";
+
+        const bj::value document = api::openapi_document();
+        for (const auto& path : document.at("paths").as_object()) {
+          for (const auto& operation : path.value().as_object()) {
+            const bj::object* described = operation.value().if_object();
+            const bj::value* id = described ? described->if_contains("operationId") : nullptr;
+            if (id == nullptr || id->as_string() == "setUp") continue;  // once: targets_itest.cpp
+            EXPECT_TRUE(Api::answered().contains(std::string(id->as_string())))
+                << *id << " was not tried";
+          }
+        }
+        co_await backend.stop();
+      },
+      Duration(60'000));
+}
+
+}  // namespace
+}  // namespace flock::targets

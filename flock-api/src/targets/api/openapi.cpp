@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// The committed OpenAPI document, turned from YAML into the JSON that is served.
+#include <yaml-cpp/yaml.h>
+
+#include <charconv>
+
+#include "targets/api/context.h"
+
+namespace flock::targets::api {
+
+std::string_view openapi_yaml();  // generated from flock-api/openapi/openapi.yaml
+
+namespace {
+
+// The core schema of YAML 1.2 as far as the document uses it; a quoted scalar is text.
+bj::value scalar(const YAML::Node& node) {
+  const std::string& text = node.Scalar();
+  if (node.Tag() == "!") return bj::value(text);
+  if (text == "true" || text == "false") return text == "true";
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error == std::errc() && end == text.data() + text.size()) return number;
+  return bj::value(text);
+}
+
+bj::value to_json(const YAML::Node& node) {
+  if (node.IsMap()) {
+    bj::object out;
+    for (const auto& item : node) out[item.first.Scalar()] = to_json(item.second);
+    return out;
+  }
+  if (node.IsSequence()) {
+    bj::array out;
+    for (const auto& item : node) out.push_back(to_json(item));
+    return out;
+  }
+  return node.IsScalar() ? scalar(node) : bj::value(nullptr);
+}
+
+}  // namespace
+
+bj::value openapi_document() {
+  try {
+    return to_json(YAML::Load(std::string(openapi_yaml())));
+  } catch (const YAML::Exception& error) {
+    throw Error(Code::kInternal, "the embedded OpenAPI document cannot be read")
+        .with("reason", error.what());
+  }
+}
+
+void add_openapi_route(Context& c) {
+  const auto text = std::make_shared<const std::string>(bj::serialize(openapi_document()));
+  c.add_public("GET", "/v1/openapi.json",
+               [text](net::Request, net::Parameters) -> Task<net::Reply> {
+                 net::Reply reply;
+                 reply.response.headers.add("Content-Type", "application/json");
+                 reply.response.body = *text;
+                 co_return reply;
+               });
+}
+
+void add_routes(Context& c) {
+  add_account_routes(c);
+  add_fleet_routes(c);
+  add_device_routes(c);
+  add_provisioning_routes(c);
+  add_release_routes(c);
+  add_rollout_routes(c);
+  add_openapi_route(c);
+}
+
+}  // namespace flock::targets::api

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// The document and the server say the same: routes, security, and a document that holds together.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "async/loop.h"
+#include "targets/api/context.h"
+
+namespace flock::targets::api {
+namespace {
+
+// The api target's routes without any server behind them.
+struct Routes {
+  Loop loop;
+  Settings settings;
+  postgres::Database db{loop.executor(), {}};
+  std::unique_ptr<stores::LiveState> live = stores::make_memory_live_state();
+  mqtt::Client bus{loop.executor(), {}};
+  Context context{Parts{loop.executor(), settings, db, *live, bus,
+                        crypto::Key::generate(crypto::Key::Kind::kP256)}};
+  Routes() { add_routes(context); }
+};
+
+// Calls `visit` with every object of the document.
+void walk(const bj::value& value, const std::function<void(const bj::object&)>& visit) {
+  if (const bj::object* object = value.if_object()) {
+    visit(*object);
+    for (const auto& item : *object) walk(item.value(), visit);
+  } else if (const bj::array* array = value.if_array()) {
+    for (const bj::value& item : *array) walk(item, visit);
+  }
+}
+
+const std::set<std::string_view> kMethods{"get", "put", "post", "delete", "patch"};
+
+TEST(OpenApi, NamesExactlyTheRoutesOfTheServer) {
+  const Routes routes;
+  std::set<std::string> served, documented;
+  for (const auto& route : routes.context.router.routes()) {
+    EXPECT_TRUE(served.insert(route.method + " " + route.pattern).second)
+        << "registered twice: " << route.method << " " << route.pattern;
+  }
+  const bj::value document = openapi_document();
+  for (const auto& path : document.at("paths").as_object()) {
+    for (const auto& operation : path.value().as_object()) {
+      if (!kMethods.contains(operation.key())) continue;
+      std::string method(operation.key());
+      std::transform(method.begin(), method.end(), method.begin(), ::toupper);
+      documented.insert(method + " " + std::string(path.key()));
+    }
+  }
+  EXPECT_EQ(served, documented);
+}
+
+TEST(OpenApi, DescribesEveryOperationWhole) {
+  const bj::value document = openapi_document();
+  std::set<std::string> ids, tags, used;
+  for (const bj::value& tag : document.at("tags").as_array())
+    tags.insert(std::string(tag.at("name").as_string()));
+  for (const auto& path : document.at("paths").as_object()) {
+    const bj::object& item = path.value().as_object();
+    for (const auto& entry : item) {
+      if (!kMethods.contains(entry.key())) continue;
+      const std::string place = std::string(entry.key()) + " " + std::string(path.key());
+      const bj::object& operation = entry.value().as_object();
+      ASSERT_TRUE(operation.contains("operationId") && operation.contains("summary")) << place;
+      EXPECT_TRUE(ids.insert(std::string(operation.at("operationId").as_string())).second) << place;
+      for (const bj::value& tag : operation.at("tags").as_array()) {
+        EXPECT_TRUE(tags.contains(std::string(tag.as_string()))) << place;
+        used.insert(std::string(tag.as_string()));
+      }
+      const bj::object& responses = operation.at("responses").as_object();
+      EXPECT_TRUE(responses.contains("default")) << place << " does not say how it fails";
+      EXPECT_TRUE(std::any_of(responses.begin(), responses.end(), [](const auto& r) {
+        return r.key().starts_with("2");
+      })) << place;
+      if (const bj::value* body = operation.if_contains("requestBody"))
+        EXPECT_TRUE(body->at_pointer("/content/application~1json").as_object().contains("example"))
+            << place;
+      EXPECT_EQ(path.key().find('{') != std::string_view::npos, item.contains("parameters"))
+          << place;
+    }
+  }
+  EXPECT_EQ(used, tags);
+}
+
+TEST(OpenApi, PointsOnlyToWhatIsThere) {
+  const bj::value document = openapi_document();
+  std::set<std::string> named;
+  walk(document, [&](const bj::object& object) {
+    const bj::value* target = object.if_contains("$ref");
+    if (target == nullptr) return;
+    const std::string reference(target->as_string());
+    ASSERT_TRUE(reference.starts_with("#/")) << reference;
+    boost::system::error_code error;
+    EXPECT_NE(document.find_pointer(reference.substr(1), error), nullptr) << reference;
+    named.insert(reference.substr(reference.rfind('/') + 1));
+  });
+  // Events are named in the text of the stream only.
+  named.insert("RolloutEnd");
+  for (const auto& schema : document.at("components").at("schemas").as_object())
+    EXPECT_TRUE(named.contains(std::string(schema.key()))) << schema.key() << " is used nowhere";
+}
+
+// What needs no API key must say so, and nothing else may.
+TEST(OpenApi, TellsWhichRoutesArePublic) {
+  Routes routes;
+  const bj::value document = openapi_document();
+  routes.loop.run([](Routes& r, const bj::value& doc) -> Task<void> {
+    for (const auto& route : r.context.router.routes()) {
+      std::string method = route.method;
+      std::transform(method.begin(), method.end(), method.begin(), ::tolower);
+      const bj::object& operation = doc.at("paths").at(route.pattern).at(method).as_object();
+      net::Request request;
+      request.method = route.method;
+      request.target = route.pattern;
+      bool wants_key = false;
+      try {
+        co_await r.context.handle(request);
+      } catch (const Error& error) {
+        wants_key = error.code() == Code::kUnauthenticated &&
+                    error.message().find("API key") != std::string::npos;
+      }
+      EXPECT_EQ(wants_key, !operation.contains("security")) << route.method << " " << route.pattern;
+    }
+  }(routes, document));
+}
+
+}  // namespace
+}  // namespace flock::targets::api
