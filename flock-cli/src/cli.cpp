@@ -1,62 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "commands/commands.h"
+#include "help.h"
 
 namespace flock::cli {
 namespace {
 
-constexpr const char* kHelp =
-    R"(flock: deploy, update and watch fleets of Linux devices
-
-  flock setup --server URL --setup-key-file FILE [--organization NAME]
-  flock login --server URL --with-token          the token comes from standard input
-  flock whoami
-  flock fleets    [ls|show FLEET|create NAME|rm FLEET]
-  flock keys      [ls|create --fleet FLEET [--name N] [--max-uses N] [--expires-in 24h]|revoke ID]
-  flock devices   [ls [--fleet FLEET]|show DEVICE|rename DEVICE NAME|revoke DEVICE|rm DEVICE]
-  flock releases  [ls|show VERSION|create -f compose.yaml [--version V] [--note TEXT]]
-  flock deploy FLEET (--release VERSION | -f compose.yaml) [--soak 5s] [--no-wait]
-  flock rollouts  [ls|show ID|watch ID]
-  flock api PATH [-X METHOD] [-d JSON|@FILE|-] [-i]
-  flock auth token | flock version | flock help [exit-codes]
-
-Everywhere: -o table|json|name, --no-headers, --server URL, --color never|auto|always
-)";
-constexpr const char* kExitCodes =
-    R"( 0  done                      5  conflict or precondition
- 1  failed                    6  server unreachable
- 2  wrong usage               7  waited too long
- 3  not found                 9  the rollout failed
- 4  not signed in or not allowed
-)";
-
 struct Command {
   const char* name;
-  const char* singular;
   int (*run)(Session&);
 };
-constexpr Command kCommands[] = {{"setup", "", run_setup},
-                                 {"login", "", run_login},
-                                 {"whoami", "", run_whoami},
-                                 {"auth", "", run_auth},
-                                 {"fleets", "fleet", run_fleets},
-                                 {"keys", "key", run_keys},
-                                 {"devices", "device", run_devices},
-                                 {"releases", "release", run_releases},
-                                 {"deploy", "", run_deploy},
-                                 {"rollouts", "rollout", run_rollouts},
-                                 {"api", "", run_api}};
+constexpr Command kCommands[] = {{"setup", run_setup},     {"login", run_login},
+                                 {"whoami", run_whoami},   {"auth", run_auth},
+                                 {"fleets", run_fleets},   {"keys", run_keys},
+                                 {"devices", run_devices}, {"releases", run_releases},
+                                 {"deploy", run_deploy},   {"rollouts", run_rollouts},
+                                 {"api", run_api}};
 
 // Flags that stand alone; every other one takes a value.
-constexpr const char* kSwitches[] = {"with-token", "no-wait", "no-headers", "include", "help"};
+constexpr const char* kSwitches[] = {"with-token", "no-wait",  "no-headers", "include", "help",
+                                     "yes",        "no-input", "debug",      "json"};
 constexpr const char* kValues[] = {
     "server",          "setup-key-file", "organization", "fleet",  "name",    "max-uses",
     "expires-in",      "file",           "version",      "note",   "release", "soak",
     "failure-timeout", "method",         "data",         "output", "color"};
+// Flags of every command; the others stand in the command's help.
+constexpr const char* kEverywhere[] = {"output",   "no-headers", "server", "color",
+                                       "no-input", "debug",      "json",   "help"};
 constexpr std::pair<const char*, const char*> kShort[] = {{"-o", "output"},  {"-f", "file"},
                                                           {"-X", "method"},  {"-d", "data"},
                                                           {"-i", "include"}, {"-h", "help"}};
@@ -89,10 +66,15 @@ Arguments parse(const std::vector<std::string>& line) {
     const std::string flag = name.starts_with("--") ? name.substr(2) : name;
     if (!contains(kSwitches, flag)) {
       if (!contains(kValues, flag))
-        throw Error(Code::kInvalidArgument, "unknown flag " + line[i]).hint("flock help");
+        throw Error(Code::kInvalidArgument, "unknown flag " + line[i].substr(0, line[i].find('=')))
+            .hint(out.words.empty() || find_help(out.words[0]) == nullptr
+                      ? "flock help"
+                      : "flock help " + out.words[0]);
       if (!has_value && i + 1 == line.size())
         throw Error(Code::kInvalidArgument, line[i] + " needs a value").hint("flock help");
       if (!has_value) value = line[++i];
+    } else if (has_value) {
+      throw Error(Code::kInvalidArgument, "--" + flag + " takes no value");
     }
     out.flags[flag] = value;
   }
@@ -107,52 +89,86 @@ Format parse_format(const std::string& text) {
       .hint("-o table, -o json or -o name");
 }
 
-std::size_t distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0]++;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+bool parse_color(const std::string& when, bool terminal) {
+  if (when == "always") return true;
+  if (when == "never") return false;
+  if (when != "auto")
+    throw Error(Code::kInvalidArgument, "unknown colour mode " + when)
+        .hint("--color auto, always or never");
+  if (!environment("NO_COLOR").empty()) return false;  // no-color.org
+  if (const std::string force = environment("CLICOLOR_FORCE"); !force.empty() && force != "0")
+    return true;
+  return terminal && environment("TERM") != "dumb";
 }
 
 [[noreturn]] void unknown_command(const std::string& name) {
-  std::string hint = "flock help";
-  std::size_t best = 3;
-  for (const Command& command : kCommands) {
-    if (const std::size_t d = distance(name, command.name); d < best) {
-      best = d;
-      hint = std::string("flock ") + command.name;
-    }
+  std::vector<std::string> names{"help", "version"};
+  for (const Command& command : kCommands) names.emplace_back(command.name);
+  const std::string meant = nearest(name, names);
+  throw Error(Code::kInvalidArgument, "there is no command `" + name + "`")
+      .hint(meant.empty() ? "flock help" : "flock " + meant);
+}
+
+// A flag that another command takes is a mistake here, not something to pass over.
+void check_flags(const CommandHelp& command, const Arguments& arguments) {
+  for (const auto& [flag, value] : arguments.flags) {
+    const bool known =
+        contains(kEverywhere, flag) ||
+        std::find(command.flags.begin(), command.flags.end(), flag) != command.flags.end();
+    if (known) continue;
+    const std::string meant = nearest(flag, command.flags);
+    throw Error(Code::kInvalidArgument, "`flock " + command.name + "` has no --" + flag)
+        .hint(meant.empty() ? "flock help " + command.name
+                            : "flock " + command.name + " --" + meant);
   }
-  throw Error(Code::kInvalidArgument, "there is no command `" + name + "`").hint(hint);
+}
+
+int print_help(const std::vector<std::string>& words) {
+  const std::string topic = words.empty()        ? ""
+                            : words[0] != "help" ? words[0]
+                            : words.size() > 1   ? words[1]
+                                                 : "";
+  const CommandHelp* command = find_help(topic);
+  if (topic == "exit-codes")
+    std::fputs(exit_codes().c_str(), stdout);
+  else if (command != nullptr)
+    std::fputs(help_for(*command).c_str(), stdout);
+  else if (topic.empty())
+    std::fputs(overview().c_str(), stdout);
+  else
+    unknown_command(topic);
+  return 0;
 }
 
 int dispatch(const std::vector<std::string>& line) {
-  Arguments arguments = parse(line);
-  const std::string name = arguments.words.empty() ? "help" : arguments.words[0];
-  if (name == "version") {
+  if (line == std::vector<std::string>{"--version"} ||
+      line == std::vector<std::string>{"version"}) {
     std::puts("flock 0.1.0");
     return 0;
   }
-  if (name == "help" || arguments.has("help")) {
-    std::fputs(
-        arguments.words.size() > 1 && arguments.words[1] == "exit-codes" ? kExitCodes : kHelp,
-        stdout);
-    return 0;
-  }
+  Arguments arguments = parse(line);
+  const std::string name = arguments.words.empty() ? "help" : arguments.words[0];
+  if (name == "help" || arguments.has("help")) return print_help(arguments.words);
+  const CommandHelp* help = find_help(name);
+  if (help == nullptr) unknown_command(name);
+  check_flags(*help, arguments);
+  Output output;
+  output.terminal = ::isatty(STDOUT_FILENO) != 0;
+  output.format = parse_format(arguments.value("output", arguments.has("json") ? "json" : "table"));
+  output.headers = !arguments.has("no-headers");
+  const std::string when = environment("FLOCK_COLOR");
+  output.color =
+      parse_color(arguments.value("color", when.empty() ? "auto" : when), output.terminal);
+  Settings settings = load_settings(arguments.value("server"));
+  settings.debug = arguments.has("debug");
+  Session session{Client(std::move(settings)), output, std::move(arguments)};
   for (const Command& command : kCommands) {
-    if (name != command.name && name != command.singular) continue;
-    Output output;
-    output.format = parse_format(arguments.value("output", "table"));
-    output.headers = !arguments.has("no-headers");
-    Session session{Client(load_settings(arguments.value("server"))), output, std::move(arguments)};
-    return command.run(session);
+    if (help->name == command.name) return command.run(session);
   }
   unknown_command(name);
 }

@@ -2,8 +2,10 @@
 #include "client.h"
 
 #include <boost/json.hpp>
+#include <cstdio>
 
 #include "async/loop.h"
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
@@ -63,7 +65,11 @@ Error problem_of(const net::Response& response) {
                           text_of(item.get_object(), "detail")});
     }
   }
-  Error error = Error(code_of(response.status), text_of(*problem, "detail"))
+  std::string message = text_of(*problem, "detail");
+  if (message.empty()) message = text_of(*problem, "title");
+  if (message.empty())
+    message = "the server answered with status " + std::to_string(response.status);
+  Error error = Error(code_of(response.status), message)
                     .hint(text_of(*problem, "hint"))
                     .problems(std::move(faults));
   if (const bj::value* context = problem->if_contains("context"); context && context->is_object()) {
@@ -88,7 +94,12 @@ net::ClientOptions options_for(const Settings& settings) {
   options.request_time = Duration(90'000);
   if (!settings.ca_file.empty()) {
     net::TlsOptions tls;
-    tls.ca_pem = read_file(settings.ca_file).value_or("");
+    const auto pem = read_file(settings.ca_file);
+    if (!pem)
+      throw Error(Code::kInvalidArgument, "the file with the server's CA does not exist")
+          .with("ca_file", settings.ca_file)
+          .hint("set FLOCK_CA_FILE, or sign in again");
+    tls.ca_pem = *pem;
     options.tls = net::make_tls_client(tls);
   }
   return options;
@@ -122,7 +133,17 @@ net::Response Client::raw(const std::string& method, const std::string& path,
     net::HttpClient http(co_await asio::this_coro::executor, options_for(settings_));
     net::Headers headers = headers_for(settings_);
     if (!body.empty()) headers.add("Content-Type", "application/json");
+    const SteadyPoint began = std::chrono::steady_clock::now();
+    if (settings_.debug)
+      std::fprintf(stderr, "> %s %s%s (%zu bytes)\n", method.c_str(), settings_.server.c_str(),
+                   path.c_str(), body.size());
     response = co_await http.send(method, settings_.server + path, headers, body);
+    if (settings_.debug)
+      std::fprintf(stderr, "< %d after %lld ms (%zu bytes)\n", response.status,
+                   static_cast<long long>(std::chrono::duration_cast<Duration>(
+                                              std::chrono::steady_clock::now() - began)
+                                              .count()),
+                   response.body.size());
   };
   try {
     loop.run(work());
@@ -144,6 +165,19 @@ bj::value Client::send(const std::string& method, const std::string& path,
 }
 
 bj::value Client::get(const std::string& path) const { return send("GET", path, ""); }
+bj::value Client::list(const std::string& path) const {
+  const std::string first =
+      path + (path.find('?') == std::string::npos ? "?" : "&") + "page_size=1000";
+  bj::value answer = get(first);
+  for (;;) {
+    const std::string token = text_of(answer.as_object(), "next_page_token");
+    if (token.empty()) return answer;
+    bj::value next = get(first + "&page_token=" + url_encode(token));
+    bj::array& items = answer.as_object()["items"].as_array();
+    for (bj::value& item : next.as_object()["items"].as_array()) items.push_back(std::move(item));
+    answer.as_object()["next_page_token"] = text_of(next.as_object(), "next_page_token");
+  }
+}
 bj::value Client::post(const std::string& path, const bj::value& body) const {
   return send("POST", path, bj::serialize(body));
 }

@@ -18,6 +18,8 @@ class Client {
  public:
   explicit Client(Settings settings) : settings_(std::move(settings)) {}
   boost::json::value get(const std::string& path) const;
+  // A list answer with the items of all its pages.
+  boost::json::value list(const std::string& path) const;
   boost::json::value post(const std::string& path, const boost::json::value& body) const;
   boost::json::value send(const std::string& method, const std::string& path,
                           const std::string& body) const;

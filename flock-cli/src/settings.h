@@ -12,6 +12,7 @@ namespace flock::cli {
 struct Settings {
   std::string server, ca_file;
   Secret token;
+  bool debug = false;  // print requests on standard error
 };
 Settings load_settings(const std::string& server_flag);
 // The server goes to config.json, the token to credentials.json (0600).

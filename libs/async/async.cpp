@@ -72,7 +72,6 @@ Task<void> sleep_for(Duration duration) {
 
 Task<void> yield_now() {
   co_await asio::post(co_await asio::this_coro::executor, asio::use_awaitable);
-  // Not by check_cancelled(): awaiting it would throw Asio's own operation_aborted.
   const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
   if (state.cancelled() != asio::cancellation_type::none) throw cancelled();
 }
@@ -108,7 +107,9 @@ struct TaskScope::Impl {
       if (handler) return handler(name, failure);
       log::error("background task failed", error, {{"task", name}});
     } catch (const std::exception& error) {
-      if (stopping) return;  // an adapter that let asio's operation_aborted through
+      // How Asio ends every wait of a task that went on after its cancellation.
+      const auto* aborted = dynamic_cast<const boost::system::system_error*>(&error);
+      if (aborted != nullptr && aborted->code() == asio::error::operation_aborted) return;
       if (handler) return handler(name, failure);
       log::error("background task failed", {{"task", name}, {"error", error.what()}});
     }

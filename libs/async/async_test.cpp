@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <set>
+#include <stdexcept>
 #include <thread>
 
 #include "async/backoff.h"
@@ -183,6 +184,34 @@ TEST(TaskScope, JoinWaitsForEveryTaskAndItsCleanup) {
     EXPECT_EQ(ended, 5);
     EXPECT_EQ(scope.size(), 0u);
     co_await scope.join();  // nobody left: at once
+  });
+}
+
+TEST(TaskScope, TellsOfRealFailuresEvenWhileItStops) {
+  run_task([]() -> Task<void> {
+    TaskScope scope(co_await asio::this_coro::executor);
+    std::vector<std::string> failed;
+    scope.on_failure([&](const std::string& name, std::exception_ptr) { failed.push_back(name); });
+    const auto breaks = []() -> Task<void> {
+      try {
+        co_await forever();
+      } catch (const Error&) {
+        throw std::runtime_error("broken");
+      }
+    };
+    const auto waits_on = []() -> Task<void> {
+      try {
+        co_await forever();
+      } catch (const Error&) {
+      }
+      co_await forever();  // ends at once: Asio's operation_aborted, which is no failure
+    };
+    scope.spawn("breaks", breaks());
+    scope.spawn("waits on", waits_on());
+    co_await yield_now();
+    scope.cancel();
+    co_await scope.join();
+    EXPECT_EQ(failed, std::vector<std::string>{"breaks"});
   });
 }
 

@@ -2,12 +2,14 @@
 // setup, login, whoami, auth, api.
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <cstdio>
 #include <cstdlib>
 
 #include "base/files.h"
 #include "commands/commands.h"
+#include "help.h"
 
 namespace flock::cli {
 namespace {
@@ -28,12 +30,20 @@ std::string Arguments::value(const std::string& flag, const std::string& fallbac
 }
 std::string Arguments::word(std::size_t index, const std::string& what) const {
   if (index < words.size()) return words[index];
-  throw Error(Code::kInvalidArgument, "missing: " + what).hint("flock help");
+  throw Error(Code::kInvalidArgument, "missing: " + what).hint(usage());
+}
+void Arguments::at_most(std::size_t count) const {
+  if (words.size() > count)
+    throw Error(Code::kInvalidArgument, "unexpected: " + words[count])
+        .hint("put a text with spaces into quotation marks; " + usage());
+}
+std::string Arguments::usage() const {
+  return words.empty() ? "flock help" : "flock help " + words[0];
 }
 std::string Arguments::required(const std::string& flag) const {
   if (const auto found = flags.find(flag); found != flags.end() && !found->second.empty())
     return found->second;
-  throw Error(Code::kInvalidArgument, "missing: --" + flag).hint("flock help");
+  throw Error(Code::kInvalidArgument, "missing: --" + flag).hint(usage());
 }
 
 std::string read_input(const std::string& path, std::size_t limit) {
@@ -51,9 +61,27 @@ std::string read_input(const std::string& path, std::size_t limit) {
   return text;
 }
 
+void confirm(const Session& session, const std::string& question) {
+  if (session.arguments.has("yes") || !::isatty(STDIN_FILENO) || !::isatty(STDERR_FILENO)) return;
+  if (session.arguments.has("no-input"))
+    throw Error(Code::kInvalidArgument, "this asks first, and --no-input forbids it")
+        .hint("add --yes");
+  std::fprintf(stderr, "%s [y/N] ", printable(question).c_str());
+  char answer[16] = "";
+  if (std::fgets(answer, sizeof answer, stdin) == nullptr || (answer[0] != 'y' && answer[0] != 'Y'))
+    throw Error(Code::kCancelled, "nothing was changed");
+}
+
 void unknown_verb(const std::string& noun, const std::string& verb, const std::string& verbs) {
+  std::vector<std::string> known;
+  for (std::size_t start = 0; start <= verbs.size();) {
+    const std::size_t end = std::min(verbs.find('|', start), verbs.size());
+    known.push_back(verbs.substr(start, end - start));
+    start = end + 1;
+  }
+  const std::string meant = nearest(verb, known);
   throw Error(Code::kInvalidArgument, "`flock " + noun + "` has no `" + verb + "`")
-      .hint("flock " + noun + " " + verbs);
+      .hint(meant.empty() ? "flock help " + noun : "flock " + noun + " " + meant);
 }
 
 // The key never stands on the command line, where `ps` would show it.
@@ -94,6 +122,7 @@ int run_login(Session& s) {
 }
 
 int run_whoami(Session& s) {
+  s.arguments.at_most(1);
   print(s.output, s.client.get("/v1/whoami"),
         {{"KEY", "name"}, {"ORGANIZATION", "organization.name"}, {"ID", "id"}}, "id");
   return 0;
@@ -107,6 +136,7 @@ int run_auth(Session& s) {
 }
 
 int run_api(Session& s) {
+  s.arguments.at_most(2);
   std::string path = s.arguments.word(1, "a path such as /v1/fleets");
   if (!path.starts_with('/')) path = "/" + path;
   std::string body = s.arguments.value("data");

@@ -20,6 +20,9 @@ struct Arguments {
   // Throws Error{kInvalidArgument} naming `what`.
   std::string word(std::size_t index, const std::string& what) const;
   std::string required(const std::string& flag) const;
+  // Throws for a word beyond the `count` that the command reads.
+  void at_most(std::size_t count) const;
+  std::string usage() const;  // where to read about this command
 };
 
 struct Session {
@@ -45,6 +48,8 @@ int run_api(Session& session);
 int watch_rollout(Session& session, const std::string& id);
 // "-" is standard input.
 std::string read_input(const std::string& path, std::size_t limit = 1 << 20);
+// Asks on a terminal before something is lost, unless --yes; throws when the answer is no.
+void confirm(const Session& session, const std::string& question);
 [[noreturn]] void unknown_verb(const std::string& noun, const std::string& verb,
                                const std::string& verbs);
 

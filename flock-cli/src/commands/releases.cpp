@@ -33,8 +33,9 @@ bj::value create_release(Session& s) {
 
 int run_releases(Session& s) {
   const std::string verb = s.arguments.words.size() < 2 ? "ls" : s.arguments.words[1];
+  s.arguments.at_most(3);
   if (verb == "ls") {
-    print(s.output, s.client.get("/v1/releases?page_size=1000"), kColumns, "id");
+    print(s.output, s.client.list("/v1/releases"), kColumns, "id");
   } else if (verb == "show") {
     const bj::value release =
         s.client.get("/v1/releases/" + url_encode(s.arguments.word(2, "a version or id")));
@@ -42,7 +43,7 @@ int run_releases(Session& s) {
     if (s.output.format == Format::kTable) {
       std::puts("");
       print(s.output, bj::object{{"items", release.at("services")}},
-            {{"SERVICE", "name"}, {"IMAGE", "image"}, {"PLATFORMS", "platforms"}}, "name");
+            {{"SERVICE", "name"}, {"IMAGE", "image"}, {"PLATFORMS", "platforms.platform"}}, "name");
     }
   } else if (verb == "create") {
     print(s.output, create_release(s), kColumns, "id");
@@ -54,7 +55,14 @@ int run_releases(Session& s) {
 
 int run_deploy(Session& s) {
   const std::string fleet = s.arguments.word(1, "a fleet");
+  s.arguments.at_most(2);
   std::string release = s.arguments.value("release");
+  if (!release.empty() && s.arguments.has("file"))
+    throw Error(Code::kInvalidArgument, "--release and -f exclude each other")
+        .hint("flock help deploy");
+  if (release.empty() && !s.arguments.has("file"))
+    throw Error(Code::kInvalidArgument, "missing: --release VERSION, or -f FILE")
+        .hint("flock help deploy");
   if (release.empty()) release = value_at(create_release(s), "id");
   bj::object body{{"release_id", release}, {"target", bj::object{{"fleet_id", fleet}}}};
   if (s.arguments.has("soak")) body["soak"] = s.arguments.value("soak");

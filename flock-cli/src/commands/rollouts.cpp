@@ -4,6 +4,7 @@
 #include <boost/json.hpp>
 #include <cstdio>
 
+#include "base/bytes.h"
 #include "base/json.h"
 #include "base/time.h"
 #include "commands/commands.h"
@@ -37,8 +38,11 @@ void show_event(const Output& output, const net::SseEvent& event) {
   if (event.event == "device") {
     const std::string state = value_at(data, "state"), reason = value_at(data, "reason");
     const char* sign = state == "CONFIRMED" ? "✓" : state == "FAILED" ? "✗" : "…";
-    std::printf("%s  %s %-24s %-12s %s\n", clock.c_str(), sign, value_at(data, "name").c_str(),
-                state.c_str(), reason.c_str());
+    std::string column = state;
+    if (!reason.empty()) column.append(state.size() < 12 ? 13 - state.size() : 1, ' ');
+    std::printf("%s  %s %-24s %s%s\n", clock.c_str(), painted(output, state, sign).c_str(),
+                printable(value_at(data, "name")).c_str(), painted(output, state, column).c_str(),
+                printable(reason).c_str());
   } else if (event.event == "rollout") {
     const bj::object& counts = data.at("counts").as_object();
     const std::int64_t confirmed = counts.at("confirmed").to_number<std::int64_t>(),
@@ -50,8 +54,10 @@ void show_event(const Output& output, const net::SseEvent& event) {
     if (failed > 0) std::printf(", %lld failed", static_cast<long long>(failed));
     std::puts("");
   } else if (event.event == "end") {
-    std::printf("%s  %s %s\n", clock.c_str(), value_at(data, "state").c_str(),
-                value_at(data, "reason").c_str());
+    const std::string state = value_at(data, "state");
+    const std::string reason = value_at(data, "reason");
+    std::printf("%s  %s%s\n", clock.c_str(), painted(output, state, state).c_str(),
+                (reason.empty() ? "" : " " + printable(reason)).c_str());
   }
   std::fflush(stdout);
 }
@@ -64,7 +70,7 @@ int watch_rollout(Session& s, const std::string& id) {
                  "Ctrl-C detaches; the rollout goes on. Attach again: flock rollouts watch %s\n",
                  id.c_str());
   std::string state;
-  s.client.events("/v1/rollouts/" + id + "/events", [&](const net::SseEvent& event) {
+  s.client.events("/v1/rollouts/" + url_encode(id) + "/events", [&](const net::SseEvent& event) {
     show_event(s.output, event);
     if (event.event != "end") return true;
     state = value_at(json::parse(event.data), "state");
@@ -75,17 +81,18 @@ int watch_rollout(Session& s, const std::string& id) {
 
 int run_rollouts(Session& s) {
   const std::string verb = s.arguments.words.size() < 2 ? "ls" : s.arguments.words[1];
+  s.arguments.at_most(3);
   if (verb == "ls") {
-    print(s.output, s.client.get("/v1/rollouts?page_size=1000"), kColumns, "id");
+    print(s.output, s.client.list("/v1/rollouts"), kColumns, "id");
     return 0;
   }
   if (verb == "watch") return watch_rollout(s, s.arguments.word(2, "a rollout id"));
   if (verb != "show") unknown_verb("rollouts", verb, "ls|show|watch");
-  const std::string id = s.arguments.word(2, "a rollout id");
+  const std::string id = url_encode(s.arguments.word(2, "a rollout id"));
   print(s.output, s.client.get("/v1/rollouts/" + id), kColumns, "id");
   if (s.output.format == Format::kTable) {
     std::puts("");
-    print(s.output, s.client.get("/v1/rollouts/" + id + "/devices?page_size=1000"),
+    print(s.output, s.client.list("/v1/rollouts/" + id + "/devices"),
           {{"DEVICE", "name"}, {"STATE", "state"}, {"SINCE", "updated_at"}, {"REASON", "reason"}},
           "device_id");
   }
