@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "testing/servers.h"
 
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -122,6 +126,22 @@ std::string Mosquitto::websocket_url() const {
          std::to_string(websocket_port_);
 }
 
+// One PING over a socket of its own.
+static bool answers_ping(int port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  char answer[5] = {};
+  const bool pong =
+      ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
+      ::send(fd, "PING\r\n", 6, MSG_NOSIGNAL) == 6 && ::recv(fd, answer, 5, MSG_WAITALL) == 5 &&
+      std::string_view(answer, 5) == "+PONG";
+  ::close(fd);
+  return pong;
+}
+
 void Valkey::start() {
   const std::string program = find_program({"valkey-server", "redis-server"});
   if (program.empty())
@@ -129,7 +149,8 @@ void Valkey::start() {
   process_.start({program, "--port", std::to_string(port_), "--bind", "127.0.0.1", "--dir",
                   dir_.path(), "--appendonly", "yes", "--save", ""},
                  log());
-  wait_until("Valkey listens", [&] { return port_open(port_); });
+  // It listens before it has read its file, and answers LOADING meanwhile.
+  wait_until("Valkey answers", [&] { return port_open(port_) && answers_ping(port_); });
 }
 
 void Registry::start() {
