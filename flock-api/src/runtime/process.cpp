@@ -349,11 +349,12 @@ int run_process(const Settings& settings, const std::function<std::string()>& pr
   Admin admin(executor, threads, print_config);
 
   const auto run = [&]() -> Task<void> {
-    admin.listen(executor, settings.admin_listen);
+    // Before anything can be seen of the process: a stop that comes early is still an orderly one.
     asio::signal_set signals(executor, SIGTERM, SIGINT);
     signals.async_wait([&](const boost::system::error_code& error, int) {
       if (!error) ended.set();
     });
+    admin.listen(executor, settings.admin_listen);
     // In the table's order; each migrates under the database's own lock, so none needs another.
     running = threads.size();
     for (const auto& thread : threads) thread->start();
