@@ -235,17 +235,20 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
   Task<void> serve() {
     TaskScope others(executor);
     std::exception_ptr failure, of_writer;
-    // Closing ends the reader with kCancelled, which is not why the connection ended.
+    // When the writer meets the broken connection first, the reader still takes what the broker had
+    // sent: a broker that crashed will not send it again.
     others.on_failure([&](const std::string&, std::exception_ptr error) {
-      if (!of_writer) of_writer = error;
-      stream->close();
+      of_writer = error;
+      stream->expires_after(Duration(1000));
     });
     others.spawn("mqtt writer", write_loop());
     if (keep_alive.count() > 0) others.spawn("mqtt pinger", ping_loop());
     try {
       for (;;) {
-        stream->expires_after(keep_alive.count() > 0 ? keep_alive + keep_alive / 2
-                                                     : Duration::max());
+        if (!of_writer) {
+          stream->expires_after(keep_alive.count() > 0 ? keep_alive + keep_alive / 2
+                                                       : Duration::max());
+        }
         co_await read_more();
       }
     } catch (...) {
@@ -253,9 +256,19 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     }
     stream->close();
     others.cancel();
-    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+    // The owner's wish to stop must not get lost, whether it came before or comes while joining.
+    const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
+    const auto stop = std::make_shared<bool>(state.cancelled() != asio::cancellation_type::none);
+    co_await asio::this_coro::reset_cancellation_state([stop](asio::cancellation_type) {
+      *stop = true;
+      return asio::cancellation_type::none;
+    });
     co_await others.join();
     co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
+    if (*stop) {
+      dropped = false;
+      throw Error(Code::kCancelled, "cancelled");
+    }
     std::rethrow_exception(of_writer ? of_writer : failure);
   }
 

@@ -122,6 +122,14 @@ std::string Mosquitto::websocket_url() const {
          std::to_string(websocket_port_);
 }
 
+void Mosquitto::save() {
+  const std::string file = dir_.file("mosquitto.db");
+  std::error_code ignored;
+  std::filesystem::remove(file, ignored);
+  process_.signal(SIGUSR1);
+  wait_until("Mosquitto saves", [&] { return std::filesystem::exists(file); });
+}
+
 void Valkey::start() {
   const std::string program = find_program({"valkey-server", "redis-server"});
   if (program.empty())
