@@ -239,17 +239,20 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
   Task<void> serve() {
     TaskScope others(executor);
     std::exception_ptr failure, of_writer;
-    // Closing ends the reader with kCancelled, which is not why the connection ended.
+    // When the writer meets the broken connection first, the reader still takes what the broker had
+    // sent: a broker that crashed will not send it again.
     others.on_failure([&](const std::string&, std::exception_ptr error) {
-      if (!of_writer) of_writer = error;
-      stream->close();
+      of_writer = error;
+      stream->expires_after(Duration(1000));
     });
     others.spawn("mqtt writer", write_loop());
     if (keep_alive.count() > 0) others.spawn("mqtt pinger", ping_loop());
     try {
       for (;;) {
-        stream->expires_after(keep_alive.count() > 0 ? keep_alive + keep_alive / 2
-                                                     : Duration::max());
+        if (!of_writer) {
+          stream->expires_after(keep_alive.count() > 0 ? keep_alive + keep_alive / 2
+                                                       : Duration::max());
+        }
         co_await read_more();
       }
     } catch (...) {
@@ -258,8 +261,13 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     stream->close();
     co_await asio::this_coro::throw_if_cancelled(false);
     co_await others.finish();
-    co_await check_cancelled();
+    const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
     co_await asio::this_coro::throw_if_cancelled(true);
+    // The owner's wish to stop comes first, also when reconnect() ended this connection.
+    if (state.cancelled() != asio::cancellation_type::none) {
+      dropped = false;
+      throw Error(Code::kCancelled, "cancelled");
+    }
     std::rethrow_exception(of_writer ? of_writer : failure);
   }
 

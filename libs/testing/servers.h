@@ -3,8 +3,6 @@
 // program fails the test when FLOCK_REQUIRE_SERVICES=1 and skips it otherwise (require()).
 #pragma once
 
-#include <signal.h>
-
 #include <string>
 #include <vector>
 
@@ -54,7 +52,7 @@ class Mosquitto final : public Server {
   std::string url() const;
   std::string websocket_url() const;  // ws:// or wss://, without a path
   // Writes sessions and retained messages to disk; kill9() loses what came later.
-  void save() { process_.signal(SIGUSR1); }
+  void save();
   const TempDir& dir() const { return dir_; }
 
  private:
