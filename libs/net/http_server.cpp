@@ -2,6 +2,7 @@
 #include "net/http_server.h"
 
 #include <algorithm>
+#include <ctime>
 #include <list>
 #include <string>
 
@@ -15,6 +16,23 @@
 namespace flock::net {
 namespace {
 
+// RFC 9110, 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT"; made once a second. Devices without a clock of
+// their own go by it.
+const std::string& http_date() {
+  thread_local std::time_t made = 0;
+  thread_local std::string text;
+  const std::time_t now = std::time(nullptr);
+  if (now != made || text.empty()) {
+    std::tm parts{};
+    ::gmtime_r(&now, &parts);
+    char buffer[40];
+    // The C locale's names, which no program of ours changes.
+    text.assign(buffer, std::strftime(buffer, sizeof buffer, "%a, %d %b %Y %H:%M:%S GMT", &parts));
+    made = now;
+  }
+  return text;
+}
+
 std::string serialize_head(const Response& response, bool keep_alive, bool chunked) {
   std::string head;
   head.reserve(256 + response.body.size());
@@ -27,6 +45,11 @@ std::string serialize_head(const Response& response, bool keep_alive, bool chunk
     head += name;
     head += ": ";
     head += value;
+    head += "\r\n";
+  }
+  if (!response.headers.get("Date")) {
+    head += "Date: ";
+    head += http_date();
     head += "\r\n";
   }
   if (chunked) {

@@ -105,6 +105,8 @@ TEST(HttpServer, KeepsTheConnectionAndAnswersErrorsThroughTheHandler) {
     const Response second = co_await client.get(fixture.url("/fail"));
     EXPECT_EQ(second.status, 404);
     EXPECT_EQ(second.body, "sorry");
+    const std::string date(second.headers.get("Date").value_or(""));  // RFC 9110, 6.6.1
+    EXPECT_TRUE(date.size() == 29 && date.ends_with(" GMT")) << date;
     EXPECT_EQ(fixture.server.connections(), 1u);
     co_await fixture.server.stop();
     EXPECT_EQ(fixture.server.connections(), 0u);
