@@ -193,56 +193,6 @@ struct Session {
   TaskScope scope;
 };
 
-TEST_F(MqttBroker, LosesNothingWhenItIsKilledInTheMiddleOfABurst) {
-  // The receiver's session is on disk before the burst; what the broker acknowledged to the sender
-  // it has handed to the receiver's socket at once, for no window holds it back.
-  Mosquitto broker({"", "", "allow_anonymous true\nmax_inflight_messages 0\n"});
-  broker.start();
-  run_task(
-      [&]() -> Task<void> {
-        constexpr int kMessages = 4000;
-        const Executor executor = co_await asio::this_coro::executor;
-        ClientOptions options = options_for(broker.url(), "stable");
-        options.receive_maximum = 65535;
-        Session receiver(executor, options), sender(executor, options_for(broker.url()));
-        Inbox inbox(executor);
-        co_await receiver.client.wait_connected();
-        co_await receiver.client.subscribe(make_subscription("burst/#"), inbox.handler());
-        co_await sender.client.wait_connected();
-        broker.save();
-        int lost_connections = 0;
-        receiver.client.on_connection(
-            [&](bool up, const std::string&) { lost_connections += !up; });
-
-        int failed = 0, acknowledged = 0;
-        const auto publish = [&](int number) -> Task<void> {
-          try {
-            co_await sender.client.publish(make_message("burst/x", std::to_string(number)));
-            ++acknowledged;
-          } catch (const Error&) {
-            ++failed;
-          }
-        };
-        TaskScope publishers(executor);
-        for (int i = 0; i < kMessages; ++i) {
-          publishers.spawn("publish", publish(i));
-          if (i % 5 == 0) co_await yield_now();
-          if (i % 1000 == 500) {
-            EXPECT_LT(acknowledged, i) << "not in the middle of a burst";
-            broker.kill9();
-            broker.start();  // blocks this loop: both clients wake up to a new broker
-          }
-        }
-        co_await publishers.join();
-        co_await inbox.until(kMessages);
-        EXPECT_EQ(failed, 0);
-        EXPECT_GE(lost_connections, 4);
-        co_await receiver.drop();
-        co_await sender.drop();
-      },
-      Duration(60'000));
-}
-
 TEST_F(MqttBroker, SendsTheWillAfterItsDelayUnlessTheClientIsBack) {
   Mosquitto broker;
   broker.start();
