@@ -76,11 +76,6 @@ Task<void> yield_now() {
   if (state.cancelled() != asio::cancellation_type::none) throw cancelled();
 }
 
-Task<void> check_cancelled() {
-  const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
-  if (state.cancelled() != asio::cancellation_type::none) throw cancelled();
-}
-
 // --- TaskScope
 // ------------------------------------------------------------------------------------
 

@@ -35,8 +35,5 @@ Task<void> sleep_for(Duration duration);
 // Gives other handlers of this loop a turn. Throws Error{kCancelled} when cancelled; for long loops
 // that do not wait.
 Task<void> yield_now();
-// Throws Error{kCancelled} when this coroutine was asked to stop. Only where throw_if_cancelled is
-// off: elsewhere awaiting anything after a cancellation throws Asio's operation_aborted first.
-Task<void> check_cancelled();
 
 }  // namespace flock

@@ -142,14 +142,6 @@ static bool answers_ping(int port) {
   return pong;
 }
 
-void Mosquitto::save() {
-  const std::string file = dir_.file("mosquitto.db");
-  std::error_code ignored;
-  std::filesystem::remove(file, ignored);
-  process_.signal(SIGUSR1);
-  wait_until("Mosquitto saves", [&] { return std::filesystem::exists(file); });
-}
-
 void Valkey::start() {
   const std::string program = find_program({"valkey-server", "redis-server"});
   if (program.empty())

@@ -51,8 +51,6 @@ class Mosquitto final : public Server {
   void start() override;
   std::string url() const;
   std::string websocket_url() const;  // ws:// or wss://, without a path
-  // Writes sessions and retained messages to disk; kill9() loses what came later.
-  void save();
   const TempDir& dir() const { return dir_; }
 
  private:
