@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/socket_stream.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -85,6 +86,12 @@ class SocketStream final : public Stream {
   std::shared_ptr<Watchdog> watchdog_;
 };
 
+// Asio opens its descriptors without it, and a program started by this one must not hold our ports.
+template <class Socket>
+void close_on_exec(Socket& socket) {
+  ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
+}
+
 std::string name_of(const tcp::endpoint& endpoint) {
   const std::string address = endpoint.address().to_string();
   const std::string host = endpoint.address().is_v6() ? "[" + address + "]" : address;
@@ -92,6 +99,7 @@ std::string name_of(const tcp::endpoint& endpoint) {
 }
 
 StreamPtr wrap(tcp::socket socket) {
+  close_on_exec(socket);
   boost::system::error_code ignored;
   socket.set_option(tcp::no_delay(true), ignored);
   const tcp::endpoint peer = socket.remote_endpoint(ignored);
@@ -163,6 +171,7 @@ class UnixListener final : public Listener {
   Task<StreamPtr> accept() override {
     auto [error, socket] = co_await acceptor_.async_accept(kTuple);
     if (error) throw translate(error, "listener", false);
+    close_on_exec(socket);
     co_return std::make_unique<SocketStream<unix_protocol::socket>>(std::move(socket), "unix");
   }
   void close() noexcept override {
@@ -206,6 +215,7 @@ Task<StreamPtr> connect(Endpoint endpoint) {
     const auto [error] =
         co_await socket.async_connect(unix_protocol::endpoint(endpoint.path), kTuple);
     if (error) throw translate(error, endpoint.path, false);
+    close_on_exec(socket);
     co_return std::make_unique<SocketStream<unix_protocol::socket>>(std::move(socket), "unix");
   }
 
@@ -240,6 +250,7 @@ std::unique_ptr<Listener> Listener::tcp(Executor executor, const std::string& ho
         .with("address", name_of(endpoint))
         .hint("another program may hold the port; choose another one");
   }
+  close_on_exec(acceptor);
   return std::make_unique<TcpListener>(std::move(acceptor), std::move(tls));
 }
 
@@ -252,6 +263,7 @@ std::unique_ptr<Listener> Listener::unix_socket(Executor executor, const std::st
   if (!error) acceptor.listen(128, error);
   if (error)
     throw Error(Code::kUnavailable, "cannot listen: " + error.message()).with("path", path);
+  close_on_exec(acceptor);
   return std::make_unique<UnixListener>(std::move(acceptor), path);
 }
 
