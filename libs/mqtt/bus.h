@@ -24,6 +24,8 @@ struct Message {
   std::string payload;
   Qos qos = Qos::kAtLeastOnce;
   bool retain = false;
+  // QoS 1: a message that reached no subscriber (reason 0x10) is kUnavailable, not success.
+  bool must_be_heard = false;
   std::optional<Duration> expiry;  // message expiry interval, whole seconds on the wire
   std::string content_type, response_topic, correlation_data;
   std::vector<std::pair<std::string, std::string>> user_properties;

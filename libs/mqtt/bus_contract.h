@@ -94,6 +94,17 @@ inline Task<void> bus_contract(Bus& first, Bus& second) {
   EXPECT_FALSE(left.payloads.empty());
   EXPECT_FALSE(right.payloads.empty());
 
+  Message unheard = make_message("contract/nobody", "x");
+  co_await first.publish(unheard);
+  unheard.must_be_heard = true;
+  Code refused = Code::kInternal;
+  try {
+    co_await first.publish(unheard);
+  } catch (const Error& error) {
+    refused = error.code();
+  }
+  EXPECT_EQ(refused, Code::kUnavailable);
+
   co_await first.unsubscribe("contract/a");
   co_await second.publish(make_message("contract/a", "after"));
   co_await second.publish(make_message("contract/c/x", "end"));

@@ -485,14 +485,16 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
     const SteadyPoint end = std::chrono::steady_clock::now() + options.publish_time;
     for (;;) {
       const std::uint8_t reason = co_await publish_once(message, end);
-      if (reason < 0x80 && (reason != kNoSubscriber || options.unheard_retry.count() == 0))
+      if (reason < 0x80 && reason != kNoSubscriber) co_return;
+      if (reason == kNoSubscriber && options.unheard_retry.count() == 0 && !message.must_be_heard)
         co_return;
       if (reason != kNoSubscriber) {
         throw Error(code_of(reason),
                     "the broker refused the message: " + std::string(reason_name(reason)))
             .with("topic", message.topic);
       }
-      if (std::chrono::steady_clock::now() + options.unheard_retry > end) {
+      if (options.unheard_retry.count() == 0 ||
+          std::chrono::steady_clock::now() + options.unheard_retry > end) {
         throw Error(Code::kUnavailable, "nobody subscribes to the message's topic")
             .with("topic", message.topic);
       }

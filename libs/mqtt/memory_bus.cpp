@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "base/error.h"
+
 namespace flock::mqtt {
 
 Task<void> MemoryBus::publish(Message message) {
@@ -21,6 +23,9 @@ Task<void> MemoryBus::publish(Message message) {
   }
   for (const auto& [group, members] : groups)
     targets.push_back(members[turns_[group]++ % members.size()]);
+  if (targets.empty() && message.must_be_heard)
+    throw Error(Code::kUnavailable, "nobody subscribes to the message's topic")
+        .with("topic", message.topic);
   for (const auto& target : targets) target(Delivery(message));
   co_return;
 }
