@@ -15,7 +15,6 @@ namespace {
 
 namespace sql = postgres::sql;
 using postgres::Params;
-using postgres::Scope;
 
 constexpr Duration kResolveTime{60'000};
 constexpr std::size_t kWorkloadBytes = 512 * 1024;
@@ -56,8 +55,7 @@ std::string notes_json(const std::vector<Problem>& notes) {
 
 }  // namespace
 
-Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& registry, OrgId org,
-                               NewRelease release) {
+Task<LockedRelease> lock_release(oci::RegistryClient& registry, NewRelease release) {
   workload::ComposeResult parsed = workload::parse_compose(release.compose);
   std::vector<Problem> problems;
   Task<void> resolving = resolve_all(registry, parsed.workload, problems);
@@ -66,38 +64,44 @@ Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& regi
     throw Error(Code::kUnprocessable, "not every image of the release can be had")
         .problems(std::move(problems));
 
-  const std::string workload = workload::to_json(parsed.workload);
+  LockedRelease locked;
+  locked.workload = workload::to_json(parsed.workload);
   // Aliases let a small file stand for a huge one; a device's part must fit into one MQTT packet.
-  if (workload.size() > kWorkloadBytes)
+  if (locked.workload.size() > kWorkloadBytes)
     throw Error(Code::kTooLarge, "the compose file stands for too much")
-        .with("bytes", std::to_string(workload.size()))
+        .with("bytes", std::to_string(locked.workload.size()))
         .with("limit", std::to_string(kWorkloadBytes));
-  const std::string digest = "sha256:" + to_hex(crypto::sha256(workload));
+  locked.version = std::move(release.version);
+  locked.note = std::move(release.note);
+  locked.compose = std::move(release.compose);
+  locked.digest = "sha256:" + to_hex(crypto::sha256(locked.workload));
+  locked.notes = notes_json(parsed.notes);
+  co_return locked;
+}
+
+Task<ReleaseId> store_release(postgres::Transaction& tx, OrgId org, const LockedRelease& release) {
   const ReleaseId id = ReleaseId::fresh();
-  const auto store = [&](postgres::Transaction& tx) -> Task<void> {
-    std::string version = release.version.value_or("");
-    if (version.empty()) {
-      co_await tx.query(sql::kReleaseNumberLock, Params().text(org.text()));
-      const auto next = co_await tx.query(sql::kReleaseNextVersion, Params().text(org.text()));
-      version = next.rows.at(0).text("next");
-    }
-    Params params;
-    params.text(id.text())
-        .text(org.text())
-        .text(version)
-        .text(release.note)
-        .text(release.compose)
-        .text(workload)
-        .text(digest)
-        .text(notes_json(parsed.notes));
-    co_await tx.query(sql::kReleaseInsert, std::move(params));
-  };
+  std::string version = release.version.value_or("");
+  if (version.empty()) {
+    co_await tx.query(sql::kReleaseNumberLock, Params().text(org.text()));
+    const auto next = co_await tx.query(sql::kReleaseNextVersion, Params().text(org.text()));
+    version = next.rows.at(0).text("next");
+  }
+  Params params;
+  params.text(id.text())
+      .text(org.text())
+      .text(version)
+      .text(release.note)
+      .text(release.compose)
+      .text(release.workload)
+      .text(release.digest)
+      .text(release.notes);
   try {
-    co_await db.transaction(Scope::tenant(org), store);
+    co_await tx.query(sql::kReleaseInsert, std::move(params));
   } catch (const Error& error) {
     if (error.code() != Code::kConflict) throw;
     throw Error(Code::kConflict, "there is a release of this version already")
-        .with("version", release.version.value_or(""))
+        .with("version", version)
         .hint("releases are never changed: choose another version");
   }
   co_return id;

@@ -17,10 +17,16 @@ struct NewRelease {
   std::string compose;
 };
 
-// Parses, locks every image to its digests, stores; the result is never changed. Throws what
-// parse_compose throws; 422 problems at /services/NAME/image for images that are not there,
-// kUnavailable when a registry is away.
-Task<ReleaseId> create_release(postgres::Database& db, oci::RegistryClient& registry, OrgId org,
-                               NewRelease release);
+// A release whose every image is locked to its digests; not stored yet.
+struct LockedRelease {
+  std::optional<std::string> version, note;
+  std::string compose, workload, digest, notes;
+};
+// Throws what parse_compose throws; 422 problems at /services/NAME/image for images that are not
+// there, kUnavailable when a registry is away, kTooLarge.
+Task<LockedRelease> lock_release(oci::RegistryClient& registry, NewRelease release);
+// Without a version it gets the organization's next number. Throws kConflict when the version is
+// taken.
+Task<ReleaseId> store_release(postgres::Transaction& tx, OrgId org, const LockedRelease& release);
 
 }  // namespace flock::services

@@ -15,6 +15,7 @@
 #include "async/event.h"
 #include "async/scope.h"
 #include "flock/device/v1/device.pb.h"
+#include "flock/internal/v1/internal.pb.h"
 #include "net/http_client.h"
 #include "targets/target.h"
 
@@ -61,6 +62,10 @@ class Backend {
   Parts parts();
   // A fresh organization; returns its API key.
   Task<std::string> make_tenant(std::string name);
+  // Another API key of the same organization.
+  Task<std::string> make_key(std::string api_key, std::string role,
+                             std::optional<std::vector<std::string>> scopes = {},
+                             std::optional<std::vector<std::string>> fleet_ids = {});
   // A release of one service `web` without asking a registry. Returns its id.
   Task<std::string> put_release(std::string api_key, std::string version,
                                 std::map<std::string, std::string> digests);
@@ -73,6 +78,8 @@ class Backend {
   crypto::Key signing;
   TaskScope scope;
   std::vector<std::unique_ptr<Target>> targets;
+  // What the audit log was told; this stands in for its writer, which has tests of its own.
+  std::vector<internal::v1::AuditEvent> audited;
 };
 
 // Every answer is checked against the document: the status, the media type, the properties.

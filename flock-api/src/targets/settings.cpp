@@ -32,6 +32,8 @@ void Settings::bind(config::Schema& schema) {
   schema.add("api.listen", api_listen, "REST");
   schema.add("api.tls_certificate_file", api_tls_certificate_file, "PEM; with the key: HTTPS");
   schema.add("api.tls_key_file", api_tls_key_file, "PEM");
+  schema.add("api.rate_limit", api_rate_limit, "requests a minute for each caller; 0: no limit", 0,
+             1'000'000'000);
   schema.add("shutdown_delay", shutdown_delay, "time between not ready and drain");
   schema.add("shutdown_timeout", shutdown_timeout, "limit for drain and stop");
   schema.add("postgres.url", postgres_url, "libpq connection string without password");

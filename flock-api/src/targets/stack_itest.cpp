@@ -47,6 +47,7 @@ Stack::Stack() : servers_(std::make_unique<Servers>()) {
   servers_->registry.start();
   settings.api_listen = "127.0.0.1:" + std::to_string(flock::testing::free_port());
   settings.public_url = "http://" + settings.api_listen;
+  settings.api_rate_limit = 0;
   settings.setup_key_file = servers_->dir.file("setup");
   settings.mqtt_url = servers_->mosquitto.url();
   settings.registry_url = "http://" + registry_host();
@@ -138,6 +139,14 @@ Task<void> Backend::start() {
   co_await db.migrate();
   scope.spawn("bus", bus.run());
   co_await bus.wait_connected();
+  mqtt::Subscription audit;
+  audit.filter = "flock/internal/v1/audit";
+  co_await bus.subscribe(std::move(audit), [this](mqtt::Delivery delivery) {
+    internal::v1::AuditEvent event;
+    EXPECT_TRUE(event.ParseFromString(delivery.message.payload));
+    audited.push_back(std::move(event));
+    delivery.ack();
+  });
   targets.push_back(make_api_target(parts()));
   targets.push_back(make_ingester_target(parts()));
   targets.push_back(make_scheduler_target(parts()));
@@ -165,6 +174,22 @@ Task<std::string> Backend::make_tenant(std::string name) {
                                                         .bytes(key.hash));
   };
   co_await db.transaction(postgres::Scope::system(), work);
+  co_return key.secret;
+}
+
+Task<std::string> Backend::make_key(std::string api_key, std::string role,
+                                    std::optional<std::vector<std::string>> scopes,
+                                    std::optional<std::vector<std::string>> fleet_ids) {
+  const services::FreshKey key = services::make_key("flk_");
+  postgres::Params params;
+  params.text(new_uuid()).text(role).text(key.prefix).bytes(key.hash);
+  scopes ? params.texts(*scopes) : params.text(std::nullopt);
+  fleet_ids ? params.texts(*fleet_ids) : params.text(std::nullopt);
+  co_await db.query(
+      postgres::Scope::system(),
+      "INSERT INTO api_keys(id, org_id, name, role, prefix, hash, scopes, fleet_ids) SELECT $1, "
+      "org_id, $2, $2, $3, $4, $5::text[], $6::uuid[] FROM api_keys WHERE hash = $7",
+      std::move(params.bytes(services::hash_key(api_key))));
   co_return key.secret;
 }
 

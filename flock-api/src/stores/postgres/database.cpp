@@ -18,12 +18,13 @@ constexpr Duration kConnectTime{10'000};
 constexpr std::int64_t kMigrationLock = 0x666c6f636b01;  // "flock", 1
 
 // `true`: for this transaction only.
-constexpr const char* kEnterTenant = "SELECT set_config('flock.org_id', $1, true)";
+constexpr const char* kEnterTenant =
+    "SELECT set_config('flock.org_id', $1, true), set_config('flock.fleets', $2, true)";
 constexpr const char* kEnterSystem = "SELECT set_config('flock.system', 'on', true)";
 
 Command enter(const Scope& scope) {
   if (scope.org().empty()) return {kEnterSystem, {}};
-  return {kEnterTenant, Params().text(scope.org())};
+  return {kEnterTenant, Params().text(scope.org()).text(scope.fleets())};
 }
 
 bool worth_retrying(const Error& error) {
@@ -98,6 +99,14 @@ Task<Rows> Transaction::query(const char* sql, Params params) {
   co_return std::move(results.at(0));
 }
 
+Scope Scope::fleets(const OrgId& org, const std::vector<std::string>& fleet_ids) {
+  Scope scope(org.text());
+  // No fleet has this id, so that an empty list is none and not all.
+  scope.fleets_ = "none";
+  for (const std::string& id : fleet_ids) scope.fleets_ += "," + id;
+  return scope;
+}
+
 Task<Rows> Database::query(Scope scope, const char* sql, Params params) {
   const auto impl = impl_;
   Impl::ConnectionPtr connection = co_await impl->take();
@@ -141,7 +150,7 @@ Task<void> Database::transaction(Scope scope, std::function<Task<void>(Transacti
       Transaction transaction(*connection);
       co_await work(transaction);
       std::vector<Command> commit;
-      commit.push_back({"COMMIT", {}});
+      commit.push_back({transaction.rolled_back() ? "ROLLBACK" : "COMMIT", {}});
       co_await connection->run(std::move(commit));
     } catch (const Error& error) {
       failure = std::current_exception();

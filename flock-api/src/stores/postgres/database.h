@@ -26,12 +26,15 @@ namespace flock::postgres {
 class Scope {
  public:
   static Scope tenant(const OrgId& org) { return Scope(org.text()); }
+  // Only what belongs to these fleets, and what belongs to no fleet in particular.
+  static Scope fleets(const OrgId& org, const std::vector<std::string>& fleet_ids);
   static Scope system() { return Scope(""); }
   const std::string& org() const noexcept { return org_; }
+  const std::string& fleets() const noexcept { return fleets_; }  // "*" for all
 
  private:
   explicit Scope(std::string org) : org_(std::move(org)) {}
-  std::string org_;
+  std::string org_, fleets_ = "*";
 };
 
 // Values for $1, $2, ...; text on the wire, so the statement casts where PostgreSQL cannot know the
@@ -89,9 +92,13 @@ class Transaction {
  public:
   explicit Transaction(Connection& connection) : connection_(connection) {}
   Task<Rows> query(const char* sql, Params params = {});
+  // What was done is undone at the end instead of committed.
+  void roll_back() noexcept { rolled_back_ = true; }
+  bool rolled_back() const noexcept { return rolled_back_; }
 
  private:
   Connection& connection_;
+  bool rolled_back_ = false;
 };
 
 struct Options {

@@ -15,11 +15,33 @@ inline constexpr const char* kSetupUse =
     "UPDATE setup SET used_at = now() WHERE used_at IS NULL AND key_hash = $1 RETURNING 1 AS ok";
 inline constexpr const char* kOrganizationInsert =
     "INSERT INTO organizations(id, name, slug) VALUES ($1, $2, $3)";
+// Its first key: everything its owner may.
 inline constexpr const char* kApiKeyInsert =
     "INSERT INTO api_keys(id, org_id, name, prefix, hash) VALUES ($1, $2, $3, $4, $5)";
 inline constexpr const char* kApiKeyByHash =
-    "SELECT k.id, k.name, k.org_id, o.name AS org_name, o.slug AS org_slug FROM api_keys k JOIN "
-    "organizations o ON o.id = k.org_id WHERE k.hash = $1 AND k.revoked_at IS NULL";
+    "SELECT k.id, k.name, k.org_id, k.role, array_to_string(k.scopes, ',') AS scopes, "
+    "array_to_string(k.fleet_ids, ',') AS fleet_ids, flock_ms(k.expires_at) AS expires_at, "
+    "coalesce(k.last_used_at < now() - interval '1 minute', true) AS unused_for_a_while, "
+    "o.name AS org_name, o.slug AS org_slug FROM api_keys k JOIN organizations o ON o.id = "
+    "k.org_id WHERE k.hash = $1 AND k.revoked_at IS NULL";
+inline constexpr const char* kApiKeyUsed =
+    "UPDATE api_keys SET last_used_at = now() WHERE org_id = $1 AND id = $2";
+
+// --- Mutations: what surrounds every change
+// -------------------------------------------------------
+inline constexpr const char* kTransactionId = "SELECT pg_current_xact_id()::text AS id";
+inline constexpr const char* kTransactionStatus = "SELECT pg_xact_status($1::xid8)::text AS status";
+inline constexpr const char* kIdempotencyInsert =
+    "INSERT INTO idempotency_keys(org_id, principal, operation, key, fingerprint) VALUES ($1, $2, "
+    "$3, $4, $5) ON CONFLICT DO NOTHING RETURNING 1 AS fresh";
+inline constexpr const char* kIdempotencyGet =
+    "SELECT fingerprint, status, answer FROM idempotency_keys WHERE org_id = $1 AND principal = $2 "
+    "AND operation = $3 AND key = $4";
+inline constexpr const char* kIdempotencyStore =
+    "UPDATE idempotency_keys SET status = $5::integer, answer = $6 WHERE org_id = $1 AND principal "
+    "= $2 AND operation = $3 AND key = $4";
+inline constexpr const char* kIdempotencyExpire =
+    "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'";
 
 // --- Fleets
 // ---------------------------------------------------------------------------------------

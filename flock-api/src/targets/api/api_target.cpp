@@ -6,10 +6,12 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "net/http_server.h"
-#include "targets/api/context.h"
+#include "targets/api/call.h"
 
 namespace flock::targets {
 namespace {
+
+constexpr Duration kForgetEvery{3'600'000};
 
 class ApiTarget final : public Target {
  public:
@@ -37,6 +39,7 @@ class ApiTarget final : public Target {
     const net::HostPort address = net::parse_host_port(settings.api_listen);
     server_.listen(net::Listener::tcp(context_.parts.executor, address.host, address.port, tls));
     scope_.spawn("revocations", repeat_revocations());
+    scope_.spawn("idempotency", forget_answers());
     log::info("the API listens", {{"address", settings.api_listen}});
   }
 
@@ -62,6 +65,19 @@ class ApiTarget final : public Target {
     std::printf("SETUP KEY %s\n  use it once: flock setup --server %s --setup-key-file -\n",
                 key.secret.c_str(), context_.parts.settings.public_url.c_str());
     std::fflush(stdout);
+  }
+
+  Task<void> forget_answers() {
+    for (;;) {
+      co_await sleep_for(kForgetEvery);
+      try {
+        co_await context_.parts.db.query(postgres::Scope::system(),
+                                         postgres::sql::kIdempotencyExpire);
+      } catch (const Error& error) {
+        if (error.code() == Code::kCancelled) throw;
+        log::warn("old answers were not removed; it is repeated", error);
+      }
+    }
   }
 
   // A broker that was restarted has forgotten who was revoked; their tokens live on for at most one

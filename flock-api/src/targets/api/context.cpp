@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "targets/api/context.h"
+#include "targets/api/call.h"
 
 #include <algorithm>
 
@@ -9,8 +9,6 @@
 
 namespace flock::targets::api {
 namespace {
-
-constexpr Duration kPrincipalFor{5000};
 
 net::ClientOptions client_options() {
   net::ClientOptions options;
@@ -75,15 +73,6 @@ int status_of(const Error& error) {
   return 500;
 }
 
-std::string request_id(const net::Request& request) {
-  const auto given = request.headers.get("X-Request-Id");
-  const bool safe = given && !given->empty() && given->size() <= 64 &&
-                    given->find_first_not_of(
-                        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") ==
-                        std::string_view::npos;
-  return safe ? std::string(*given) : new_uuid();
-}
-
 bool is_utf8(std::string_view text) {
   // append_quoted() turns exactly what is not UTF-8 into U+FFFD.
   static constexpr std::string_view kReplacement = "\xef\xbf\xbd";
@@ -106,6 +95,45 @@ void check_text(std::string_view text, const char* where) {
     throw Error(Code::kInvalidArgument, std::string(where) + " is not valid UTF-8");
 }
 
+void authorize(const Operation& operation, const Principal& who) {
+  if (operation.access != Operation::Access::kPermission) return;
+  if (who.org.empty())
+    throw Error(Code::kForbidden, "you are in no organization here").hint(who.no_org_hint);
+  if (who.permissions.has(operation.permission)) return;
+  const std::string wanted(to_string(operation.permission));
+  throw Error(Code::kForbidden, "this needs the permission " + wanted)
+      .hint(who.kind == Principal::Kind::kApiKey
+                ? "the API key has not this scope; make another: flock tokens create"
+                : "your role is " + std::string(to_string(*who.role)) +
+                      (who.fleets ? ", limited to some fleets" : "") +
+                      "; an admin or owner can change it: flock members");
+}
+
+// The top-level members of the resource, or of each item of a list, that ?fields= names.
+void keep_fields(const net::Request& request, net::Response& response) {
+  const auto wanted = request.query("fields");
+  if (!wanted || wanted->empty() || response.status != 200) return;
+  const std::string list = "," + *wanted + ",";
+  const auto keep = [&](bj::object& object) {
+    bj::object kept;
+    for (auto& member : object) {
+      if (list.find("," + std::string(member.key()) + ",") != std::string::npos)
+        kept[member.key()] = std::move(member.value());
+    }
+    object = std::move(kept);
+  };
+  bj::value body = json::parse(response.body, {.bytes = 64 << 20});
+  bj::object* object = body.if_object();
+  if (object == nullptr) return;
+  bj::value* items = object->if_contains("items");
+  if (items == nullptr) {
+    keep(*object);
+  } else {
+    for (bj::value& item : items->as_array()) keep(item.as_object());
+  }
+  response.body = bj::serialize(body);
+}
+
 // The names of constraints and the places of servers are in the log, not in an answer.
 bool is_internal(const Error& error) {
   for (const auto& [key, value] : error.context()) {
@@ -120,7 +148,9 @@ Context::Context(Parts p)
     : parts(std::move(p)),
       http(parts.executor, client_options()),
       tokens(parts.signing_key, parts.settings.public_url, parts.settings.device_token_lifetime),
-      registry(http, registry_options(parts.settings, tokens)) {
+      audit(parts.bus),
+      registry(http, registry_options(parts.settings, tokens)),
+      principals(parts.db, {}) {
   if (!parts.settings.mqtt_ca_file.empty())
     broker_ca_ = read_file(parts.settings.mqtt_ca_file).value_or("");
 }
@@ -131,40 +161,37 @@ std::vector<std::string> Context::device_urls() const {
 }
 std::vector<std::string> Context::registry_hosts() const { return hosts_of(parts.settings); }
 
-Task<Principal> Context::authenticate(const net::Request& request) {
-  const auto header = request.headers.get("Authorization");
-  if (!header || !header->starts_with("Bearer flk_")) {
-    throw Error(Code::kUnauthenticated, "this needs an API key")
-        .hint("flock login --with-token, or the header Authorization: Bearer flk_...");
-  }
-  const std::string hash = services::hash_key(header->substr(7));
-  const SteadyPoint now = std::chrono::steady_clock::now();
-  if (const auto found = known_.find(hash); found != known_.end() && found->second.until > now)
-    co_return found->second.principal;
-  const auto rows =
-      co_await parts.db.query(Scope::system(), sql::kApiKeyByHash, Params().bytes(hash));
-  if (rows.empty())
-    throw Error(Code::kUnauthenticated, "the API key is not valid")
-        .hint("it may have been revoked; sign in again: flock login --with-token");
-  const Row& row = rows.rows.front();
-  Principal principal{row.text("id"), row.text("name"), OrgId::trusted(row.text("org_id")),
-                      row.text("org_name"), row.text("org_slug")};
-  if (known_.size() > 10'000) known_.clear();
-  known_[hash] = {principal, now + kPrincipalFor};
-  co_return principal;
-}
-
-void Context::add(std::string method, std::string pattern, Route route) {
-  auto authenticated = [this, route = std::move(route)](
-                           net::Request request, net::Parameters parameters) -> Task<net::Reply> {
-    Principal principal = co_await authenticate(request);
-    co_return co_await route(std::move(principal), std::move(request), std::move(parameters));
+void Context::add(Operation operation, Route route) {
+  const Operation& kept =
+      *operations_.emplace_back(std::make_unique<Operation>(std::move(operation)));
+  auto handler = [this, &kept, route = std::move(route)](net::Request request,
+                                                         net::Parameters parameters) {
+    return serve(kept, route, std::move(request), std::move(parameters));
   };
-  router.add(std::move(method), std::move(pattern), std::move(authenticated));
+  router.add(kept.method, kept.pattern, std::move(handler));
 }
 
-void Context::add_public(std::string method, std::string pattern, net::RouteHandler route) {
-  router.add(std::move(method), std::move(pattern), std::move(route));
+Task<net::Reply> Context::serve(const Operation& operation, const Route& route,
+                                net::Request request, net::Parameters parameters) {
+  Call call(*this, operation, std::move(request), std::move(parameters));
+  const bool reads = operation.method == "GET";
+  Principals::Quota quota;
+  if (operation.access != Operation::Access::kPublic) {
+    call.who = co_await principals.authenticate(call.request);
+    quota = principals.admit(call.who, parts.settings.api_rate_limit);
+    authorize(operation, call.who);
+  }
+  if (!reads) allow_query(call.request, {"validate_only"});
+  net::Reply reply = co_await route(call);
+  net::Headers& headers = reply.response.headers;
+  if (reads && !reply.stream) keep_fields(call.request, reply.response);
+  headers.add("X-Request-Id", call.id);
+  if (quota.limit > 0) {
+    headers.add("RateLimit-Policy", "\"default\";q=" + std::to_string(quota.limit) + ";w=60");
+    headers.add("RateLimit", "\"default\";r=" + std::to_string(quota.remaining) +
+                                 ";t=" + std::to_string(quota.reset_s));
+  }
+  co_return reply;
 }
 
 Task<net::Reply> Context::handle(net::Request request) {
@@ -189,10 +216,27 @@ Task<net::Reply> Context::handle(net::Request request) {
     throw Error(Code::kNotFound, "there is no such path")
         .with("path", request.path())
         .hint("GET /v1/openapi.json lists them all");
-  const std::string id = request_id(request);
-  net::Reply reply = co_await match.route->handler(std::move(request), match.parameters);
-  reply.response.headers.add("X-Request-Id", id);
-  co_return reply;
+  co_return co_await match.route->handler(std::move(request), match.parameters);
+}
+
+std::string request_id(const net::Request& request) {
+  const auto given = request.headers.get("X-Request-Id");
+  const bool safe = given && !given->empty() && given->size() <= 64 &&
+                    given->find_first_not_of(
+                        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") ==
+                        std::string_view::npos;
+  return safe ? std::string(*given) : new_uuid();
+}
+
+Operation allowed(std::string id, std::string method, std::string pattern, Permission permission) {
+  return {std::move(id), std::move(method), std::move(pattern), Operation::Access::kPermission,
+          permission};
+}
+Operation signed_in(std::string id, std::string method, std::string pattern) {
+  return {std::move(id), std::move(method), std::move(pattern), Operation::Access::kSignedIn};
+}
+Operation open_to_all(std::string id, std::string method, std::string pattern) {
+  return {std::move(id), std::move(method), std::move(pattern), Operation::Access::kPublic};
 }
 
 net::Reply json_reply(int status, const bj::value& value) {
@@ -215,6 +259,7 @@ void finish_problem(const net::Request& request, const std::string& id, net::Res
   response.headers.add("Content-Type", "application/problem+json");
   response.headers.add("X-Request-Id", id);
   if (response.status == 401) response.headers.add("WWW-Authenticate", "Bearer");
+  if (response.status == 429) response.headers.add("Retry-After", "1");
   if (response.status == 503) response.headers.add("Retry-After", "2");
   response.body = bj::serialize(body);
 }
@@ -271,6 +316,7 @@ bj::value read_body(const net::Request& request) {
 void allow_query(const net::Request& request, std::initializer_list<std::string_view> names) {
   std::vector<Problem> problems;
   for (const auto& [key, value] : request.query_items()) {
+    if (key == "fields" && request.method == "GET") continue;
     if (std::find(names.begin(), names.end(), key) == names.end())
       problems.push_back({"?" + key, "unknown_parameter", "is not a parameter of this path"});
   }
@@ -319,6 +365,19 @@ std::string slug_of(std::string_view name) {
   }
   while (!slug.empty() && slug.back() == '-') slug.pop_back();
   return slug.substr(0, 63);
+}
+
+std::optional<TimePoint> read_expiry(json::Reader& in, const char* key, Duration most) {
+  const auto life = in.optional_string(key);
+  if (!life) return std::nullopt;
+  try {
+    const Duration lasts = parse_duration(*life);
+    if (lasts.count() > 0 && lasts <= most) return system_clock().now() + lasts;
+    in.problem(key, "out_of_range", "must be above 0 and at most " + to_string(most));
+  } catch (const Error& error) {
+    in.problem(key, "invalid", error.hint());
+  }
+  return std::nullopt;
 }
 
 void set_time(bj::object& out, const char* key, const std::optional<TimePoint>& time) {

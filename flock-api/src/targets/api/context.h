@@ -4,61 +4,78 @@
 
 #include <boost/json.hpp>
 #include <initializer_list>
-#include <map>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "net/http_client.h"
 #include "net/router.h"
 #include "oci/registry_client.h"
+#include "services/audit_trail.h"
 #include "services/credentials.h"
 #include "stores/postgres/statements.h"
+#include "targets/api/principal.h"
 #include "targets/target.h"
 
 namespace flock::targets::api {
 
 namespace bj = boost::json;
 namespace sql = postgres::sql;
+using domain::Permission;
 using postgres::Params;
 using postgres::Row;
 using postgres::Scope;
 
-// Who calls. Routes run behind authenticate(); the public ones do not.
-struct Principal {
-  std::string key_id, name;
-  OrgId org;
-  std::string org_name, org_slug;
+// One operation of the API, as the OpenAPI document names it, and who may call it.
+struct Operation {
+  enum class Access {
+    kPublic,      // anybody; the route proves its caller by itself, if at all
+    kSignedIn,    // anybody who is known, also without an organization
+    kPermission,  // who has `permission` in the organization
+  };
+  std::string id, method, pattern;
+  Access access = Access::kPermission;
+  Permission permission = Permission::kCount;
 };
+Operation allowed(std::string id, std::string method, std::string pattern, Permission permission);
+Operation signed_in(std::string id, std::string method, std::string pattern);
+Operation open_to_all(std::string id, std::string method, std::string pattern);
+
+class Call;
 
 class Context {
  public:
   explicit Context(Parts p);
 
-  // Bearer token -> principal, cached for a few seconds. Throws kUnauthenticated.
-  Task<Principal> authenticate(const net::Request& request);
-  using Route = std::function<Task<net::Reply>(Principal, net::Request, net::Parameters)>;
-  void add(std::string method, std::string pattern, Route route);
-  void add_public(std::string method, std::string pattern, net::RouteHandler route);
+  using Route = std::function<Task<net::Reply>(Call&)>;
+  // Authentication, rate limit and permission come before the route; ETag, `fields` and the common
+  // headers after it.
+  void add(Operation operation, Route route);
   Task<net::Reply> handle(net::Request request);
 
   std::string broker_ca() const { return broker_ca_; }
   std::vector<std::string> device_urls() const;
   std::vector<std::string> registry_hosts() const;
+  const std::vector<std::unique_ptr<Operation>>& operations() const { return operations_; }
 
   Parts parts;
   net::Router router;
   net::HttpClient http;
   services::DeviceTokens tokens;
+  services::AuditTrail audit;
   oci::RegistryClient registry;
+  Principals principals;
 
  private:
-  struct Cached {
-    Principal principal;
-    SteadyPoint until;
-  };
-  std::map<std::string, Cached> known_;  // by hash
+  Task<net::Reply> serve(const Operation& operation, const Route& route, net::Request request,
+                         net::Parameters parameters);
+
+  std::vector<std::unique_ptr<Operation>> operations_;
   std::string broker_ca_;
 };
 
@@ -69,11 +86,12 @@ net::Reply json_reply(int status, const bj::value& value);
 void finish_problem(const net::Request& request, const std::string& id, net::Response& response,
                     bj::object body);
 net::Response problem(const net::Request& request, std::exception_ptr failure);
+std::string request_id(const net::Request& request);
 
 // --- Input
 // ----------------------------------------------------------------------------------------
 bj::value read_body(const net::Request& request);
-// Throws for a query parameter that is not in `names`.
+// Throws for a query parameter that is not in `names` (`fields` always is, for reading).
 void allow_query(const net::Request& request, std::initializer_list<std::string_view> names);
 struct Page {
   std::int64_t size;
@@ -84,13 +102,20 @@ Page read_page(const net::Request& request);
 // there is another.
 net::Reply list_reply(bj::array items, const Page& page, std::string_view key = "id");
 std::string slug_of(std::string_view name);
+// A duration from now, as a point in time; nothing when absent. Faults go to `in`.
+std::optional<TimePoint> read_expiry(json::Reader& in, const char* key, Duration most);
 
 void set_time(bj::object& out, const char* key, const std::optional<TimePoint>& time);
 
 // Finds by id or slug; kNotFound.
-Task<Row> find_fleet(Context& context, OrgId org, std::string id_or_slug);
+Task<Row> find_fleet(Call& call, std::string id_or_slug);
+// The ids of fleets named by id or slug; kNotFound names the first that is not there.
+Task<std::vector<std::string>> find_fleets(Call& call, std::vector<std::string> names);
 
 void add_account_routes(Context& context);
+void add_organization_routes(Context& context);
+void add_member_routes(Context& context);
+void add_token_routes(Context& context);
 void add_fleet_routes(Context& context);
 void add_device_routes(Context& context);
 void add_provisioning_routes(Context& context);

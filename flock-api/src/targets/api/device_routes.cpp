@@ -2,7 +2,7 @@
 // Devices as people see them: PostgreSQL joined with the live state.
 #include <algorithm>
 
-#include "targets/api/context.h"
+#include "targets/api/call.h"
 
 #include "async/deadline.h"
 #include "base/log.h"
@@ -13,6 +13,9 @@ namespace flock::targets::api {
 namespace {
 
 constexpr Duration kTellTime{3000};
+// What the device says of itself, and what a rollout wants of it.
+constexpr std::string_view kPassing[] = {"state",   "last_seen_at",  "reported",
+                                         "desired", "agent_version", "hardware"};
 
 const char* phase_name(device::v1::ReportedState::Phase phase) {
   using R = device::v1::ReportedState;
@@ -107,52 +110,76 @@ Task<bj::array> devices_json(Context& c, const postgres::Rows& rows) {
   co_return items;
 }
 
-Task<net::Reply> list_devices(Context& c, Principal who, net::Request request) {
-  allow_query(request, {"page_size", "page_token", "fleet_id", "state"});
-  const Page page = read_page(request);
-  const std::string state = request.query("state").value_or("");
+Task<net::Reply> list_devices(Call& call) {
+  allow_query(call.request, {"page_size", "page_token", "fleet_id", "state"});
+  const Page page = read_page(call.request);
+  const std::string state = call.request.query("state").value_or("");
   if (!state.empty() && state != "ONLINE" && state != "OFFLINE" && state != "REVOKED")
     throw Error(Code::kInvalidArgument, "state must be one of ONLINE, OFFLINE, REVOKED");
-  const auto rows = co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceList,
-                                              Params()
-                                                  .text(who.org.text())
-                                                  .text(page.after)
-                                                  .text(request.query("fleet_id").value_or(""))
-                                                  .text(state)
-                                                  .integer(page.size + 1));
-  bj::array items = co_await devices_json(c, rows);
+  const auto rows =
+      co_await call.query(sql::kDeviceList, Params()
+                                                .text(call.org())
+                                                .text(page.after)
+                                                .text(call.request.query("fleet_id").value_or(""))
+                                                .text(state)
+                                                .integer(page.size + 1));
+  bj::array items = co_await devices_json(call.context, rows);
   co_return list_reply(std::move(items), page);
 }
 
 // By id or by name; a name that two devices carry is a conflict, not a guess.
-Task<bj::object> find_device(Context& c, OrgId org, std::string id) {
-  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kDeviceGet,
-                                              Params().text(org.text()).text(id));
-  if (rows.empty())
+postgres::Rows only_device(postgres::Rows found, const std::string& id) {
+  if (found.empty())
     throw Error(Code::kNotFound, "no such device")
         .with("device", id)
         .hint("flock devices lists them");
-  if (rows.rows.size() > 1 && rows.rows.front().text("id") != id)
+  if (found.rows.size() > 1 && found.rows.front().text("id") != id)
     throw Error(Code::kConflict, "several devices have this name")
         .with("device", id)
         .hint("name it by its id");
-  postgres::Rows found = rows;
   found.rows.erase(found.rows.begin() + 1, found.rows.end());
-  const bj::array items = co_await devices_json(c, found);
+  return found;
+}
+
+Task<bj::object> find_device(Call& call, std::string id) {
+  auto rows = co_await call.query(sql::kDeviceGet, Params().text(call.org()).text(id));
+  const bj::array items = co_await devices_json(call.context, only_device(std::move(rows), id));
   co_return items.at(0).as_object();
 }
 
-std::string id_of(const bj::object& device) { return std::string(device.at("id").as_string()); }
+Task<bj::object> find_device_in(postgres::Transaction& tx, Call& call, std::string id) {
+  auto rows = co_await tx.query(sql::kDeviceGet, Params().text(call.org()).text(id));
+  const bj::array items = co_await devices_json(call.context, only_device(std::move(rows), id));
+  co_return items.at(0).as_object();
+}
 
-Task<net::Reply> rename_device(Context& c, Principal who, net::Request request, std::string id) {
-  const bj::value body = read_body(request);
+std::string text_of(const bj::object& device, const char* key) {
+  return std::string(device.at(key).as_string());
+}
+
+Task<net::Reply> get_device(Call& call) {
+  const bj::object device = co_await find_device(call, call.parameter("id"));
+  co_return call.answer(200, device, kPassing);
+}
+
+Task<net::Reply> rename_device(Call& call) {
+  const bj::value body = read_body(call.request);
   json::Reader in(body);
   const std::string name = in.string("name", {.min = 1, .max = 100});
   in.finish();
-  const bj::object device = co_await find_device(c, who.org, id);
-  co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceRename,
-                            Params().text(who.org.text()).text(id_of(device)).text(name));
-  co_return json_reply(200, co_await find_device(c, who.org, id_of(device)));
+  const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
+    const bj::object before = co_await find_device_in(tx, call, call.parameter("id"));
+    call.check_match(before, kPassing);
+    const std::string id = text_of(before, "id");
+    co_await tx.query(sql::kDeviceRename, Params().text(call.org()).text(id).text(name));
+    const bj::object now = co_await find_device_in(tx, call, id);
+    co_return Change{"device",
+                     id,
+                     name,
+                     call.answer(200, now, kPassing),
+                     {{"name", name}, {"before", before.at("name")}}};
+  };
+  co_return co_await call.mutate(work);
 }
 
 Task<void> tell_revoked(Context& c, OrgId org, std::string id) {
@@ -173,47 +200,54 @@ Task<void> tell_revoked(Context& c, OrgId org, std::string id) {
 
 // The database first: a device that reconnects between the two steps is refused by its renewal
 // already. A broker that is away has no session to end, and is told when it is back (ApiTarget).
-Task<void> revoke(Context& c, OrgId org, std::string id) {
-  co_await c.parts.db.query(Scope::tenant(org), sql::kDeviceRevoke,
-                            Params().text(org.text()).text(id));
+Task<void> end_sessions(Call& call, std::string id) {
   try {
-    co_await with_deadline(tell_revoked(c, org, id), kTellTime, "telling the broker");
+    co_await with_deadline(tell_revoked(call.context, call.who.org, id), kTellTime,
+                           "telling the broker");
   } catch (const Error& error) {
     if (error.code() == Code::kCancelled) throw;
     log::warn("the broker was not told of a revocation yet", error, {{"device", id}});
   }
 }
 
-Task<net::Reply> revoke_device(Context& c, Principal who, std::string id) {
-  const bj::object device = co_await find_device(c, who.org, id);
-  co_await revoke(c, who.org, id_of(device));
-  co_return json_reply(200, co_await find_device(c, who.org, id_of(device)));
+Task<net::Reply> revoke_device(Call& call) {
+  std::string id;
+  const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
+    const bj::object device = co_await find_device_in(tx, call, call.parameter("id"));
+    call.check_match(device, kPassing);
+    id = text_of(device, "id");
+    co_await tx.query(sql::kDeviceRevoke, Params().text(call.org()).text(id));
+    const bj::object now = co_await find_device_in(tx, call, id);
+    co_return Change{"device", id, text_of(now, "name"), call.answer(200, now, kPassing)};
+  };
+  co_return co_await call.mutate(work, [&] { return end_sessions(call, id); });
 }
 
-Task<net::Reply> remove_device(Context& c, Principal who, std::string id) {
-  const bj::object device = co_await find_device(c, who.org, id);
-  co_await revoke(c, who.org, id_of(device));
-  co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeviceRemove,
-                            Params().text(who.org.text()).text(id_of(device)));
-  co_return json_reply(204, nullptr);
+Task<net::Reply> remove_device(Call& call) {
+  std::string id;
+  const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
+    const bj::object device = co_await find_device_in(tx, call, call.parameter("id"));
+    call.check_match(device, kPassing);
+    id = text_of(device, "id");
+    co_await tx.query(sql::kDeviceRevoke, Params().text(call.org()).text(id));
+    co_await tx.query(sql::kDeviceRemove, Params().text(call.org()).text(id));
+    co_return Change{"device", id, text_of(device, "name"), json_reply(204, nullptr)};
+  };
+  co_return co_await call.mutate(work, [&] { return end_sessions(call, id); });
 }
 
 }  // namespace
 
 void add_device_routes(Context& c) {
-  using P = Principal;
-  using Q = net::Request;
-  using A = net::Parameters;
-  c.add("GET", "/v1/devices", [&c](P who, Q q, A) { return list_devices(c, who, std::move(q)); });
-  c.add("GET", "/v1/devices/{id}", [&c](P who, Q, A a) -> Task<net::Reply> {
-    co_return json_reply(200, co_await find_device(c, who.org, a["id"]));
-  });
-  c.add("PATCH", "/v1/devices/{id}",
-        [&c](P who, Q q, A a) { return rename_device(c, who, std::move(q), a["id"]); });
-  c.add("DELETE", "/v1/devices/{id}",
-        [&c](P who, Q, A a) { return remove_device(c, who, a["id"]); });
-  c.add("POST", "/v1/devices/{id}/actions/revoke",
-        [&c](P who, Q, A a) { return revoke_device(c, who, a["id"]); });
+  c.add(allowed("listDevices", "GET", "/v1/devices", Permission::kDevicesRead), list_devices);
+  c.add(allowed("getDevice", "GET", "/v1/devices/{id}", Permission::kDevicesRead), get_device);
+  c.add(allowed("renameDevice", "PATCH", "/v1/devices/{id}", Permission::kDevicesWrite),
+        rename_device);
+  c.add(allowed("removeDevice", "DELETE", "/v1/devices/{id}", Permission::kDevicesWrite),
+        remove_device);
+  c.add(
+      allowed("revokeDevice", "POST", "/v1/devices/{id}/actions/revoke", Permission::kDevicesWrite),
+      revoke_device);
 }
 
 }  // namespace flock::targets::api

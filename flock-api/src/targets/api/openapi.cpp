@@ -6,7 +6,7 @@
 
 #include <charconv>
 
-#include "targets/api/context.h"
+#include "targets/api/call.h"
 
 namespace flock::targets::api {
 
@@ -52,17 +52,19 @@ std::string openapi_json() {
 
 void add_openapi_route(Context& c) {
   const auto text = std::make_shared<const std::string>(openapi_json());
-  c.add_public("GET", "/v1/openapi.json",
-               [text](net::Request, net::Parameters) -> Task<net::Reply> {
-                 net::Reply reply;
-                 reply.response.headers.add("Content-Type", "application/json");
-                 reply.response.body = *text;
-                 co_return reply;
-               });
+  c.add(open_to_all("getOpenApi", "GET", "/v1/openapi.json"), [text](Call&) -> Task<net::Reply> {
+    net::Reply reply;
+    reply.response.headers.add("Content-Type", "application/json");
+    reply.response.body = *text;
+    co_return reply;
+  });
 }
 
 void add_routes(Context& c) {
   add_account_routes(c);
+  add_organization_routes(c);
+  add_member_routes(c);
+  add_token_routes(c);
   add_fleet_routes(c);
   add_device_routes(c);
   add_provisioning_routes(c);

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "async/loop.h"
-#include "targets/api/context.h"
+#include "targets/api/call.h"
 #include "targets/api/openapi.h"
 
 namespace flock::targets::api {
@@ -53,6 +53,24 @@ TEST(OpenApi, NamesExactlyTheRoutesOfTheServer) {
     }
   }
   EXPECT_EQ(served, documented);
+}
+
+TEST(OpenApi, CallsEachOperationWhatTheServerAndTheAuditLogCallIt) {
+  const Routes routes;
+  const bj::value document = json::parse(openapi_json());
+  for (const auto& operation : routes.context.operations()) {
+    std::string method = operation->method;
+    std::transform(method.begin(), method.end(), method.begin(), ::tolower);
+    const bj::object& path = document.at("paths").at(operation->pattern).as_object();
+    ASSERT_TRUE(path.contains(method)) << operation->id;
+    EXPECT_EQ(path.at(method).at("operationId").as_string(), operation->id);
+    const bj::value* security = path.at(method).as_object().if_contains("security");
+    EXPECT_EQ(operation->access == Operation::Access::kPublic,
+              security != nullptr && !security->as_array().empty()
+                  ? operation->id == "getRegistryToken"
+                  : security != nullptr)
+        << operation->id;
+  }
 }
 
 TEST(OpenApi, DescribesEveryOperationWhole) {

@@ -2,7 +2,7 @@
 // What devices call: registration and token renewal. Both are proven by the device's own key.
 #include "services/provisioning.h"
 
-#include "targets/api/context.h"
+#include "targets/api/call.h"
 
 namespace flock::targets::api {
 namespace {
@@ -23,8 +23,9 @@ bj::object credentials_json(Context& c, const services::Registered& registered, 
           {"server_time", to_rfc3339(now)}};
 }
 
-Task<net::Reply> register_route(Context& c, net::Request request) {
-  const bj::value body = read_body(request);
+Task<net::Reply> register_route(Call& call) {
+  Context& c = call.context;
+  const bj::value body = read_body(call.request);
   json::Reader in(body);
   services::Registration registration;
   registration.provisioning_key = in.string("provisioning_key");
@@ -58,8 +59,9 @@ Task<net::Reply> register_route(Context& c, net::Request request) {
   co_return json_reply(registered.created ? 201 : 200, credentials_json(c, registered, now));
 }
 
-Task<net::Reply> token_route(Context& c, net::Request request) {
-  const bj::value body = read_body(request);
+Task<net::Reply> token_route(Call& call) {
+  Context& c = call.context;
+  const bj::value body = read_body(call.request);
   json::Reader in(body);
   const std::string device = in.string("device_id"),
                     assertion = in.string("assertion", {.min = 1, .max = 4000});
@@ -73,12 +75,8 @@ Task<net::Reply> token_route(Context& c, net::Request request) {
 }  // namespace
 
 void add_provisioning_routes(Context& c) {
-  c.add_public("POST", "/v1/devices/register", [&c](net::Request request, net::Parameters) {
-    return register_route(c, std::move(request));
-  });
-  c.add_public("POST", "/v1/devices/token", [&c](net::Request request, net::Parameters) {
-    return token_route(c, std::move(request));
-  });
+  c.add(open_to_all("registerDevice", "POST", "/v1/devices/register"), register_route);
+  c.add(open_to_all("renewDeviceToken", "POST", "/v1/devices/token"), token_route);
 }
 
 }  // namespace flock::targets::api

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/releases.h"
 
-#include "targets/api/context.h"
+#include "targets/api/call.h"
 #include "workload/workload.h"
 
 namespace flock::targets::api {
@@ -30,18 +30,22 @@ bj::object release_json(const Row& row) {
   return out;
 }
 
-Task<bj::object> find_release(Context& c, OrgId org, std::string id) {
-  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kReleaseGet,
-                                              Params().text(org.text()).text(id));
+bj::object only_release(const postgres::Rows& rows, const std::string& id) {
   if (rows.empty())
     throw Error(Code::kNotFound, "no such release")
         .with("release", id)
         .hint("flock releases lists them");
-  co_return release_json(rows.rows.front());
+  return release_json(rows.rows.front());
 }
 
-Task<net::Reply> create(Context& c, Principal who, net::Request request) {
-  const bj::value body = read_body(request);
+Task<net::Reply> get_release(Call& call) {
+  const std::string& id = call.parameter("id");
+  const auto rows = co_await call.query(sql::kReleaseGet, Params().text(call.org()).text(id));
+  co_return call.answer(200, only_release(rows, id));
+}
+
+Task<net::Reply> create_release(Call& call) {
+  const bj::value body = read_body(call.request);
   json::Reader in(body);
   services::NewRelease release;
   release.version = in.optional_string("version", {.min = 1, .max = 64});
@@ -50,17 +54,28 @@ Task<net::Reply> create(Context& c, Principal who, net::Request request) {
   release.note = in.optional_string("note", {.min = 0, .max = 2000});
   release.compose = in.string("compose", {.min = 1, .max = 256 * 1024});
   in.finish();
-  const ReleaseId id =
-      co_await services::create_release(c.parts.db, c.registry, who.org, std::move(release));
-  co_return json_reply(201, co_await find_release(c, who.org, id.text()));
+  // The registry is asked before the transaction: it may take its time.
+  const services::LockedRelease locked =
+      co_await services::lock_release(call.context.registry, std::move(release));
+  const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
+    const ReleaseId id = co_await services::store_release(tx, call.who.org, locked);
+    const auto rows =
+        co_await tx.query(sql::kReleaseGet, Params().text(call.org()).text(id.text()));
+    const bj::object made = only_release(rows, id.text());
+    co_return Change{"release",
+                     id.text(),
+                     std::string(made.at("version").as_string()),
+                     call.answer(201, made),
+                     {{"digest", made.at("digest")}}};
+  };
+  co_return co_await call.mutate(work);
 }
 
-Task<net::Reply> list(Context& c, Principal who, net::Request request) {
-  allow_query(request, {"page_size", "page_token"});
-  const Page page = read_page(request);
-  const auto rows = co_await c.parts.db.query(
-      Scope::tenant(who.org), sql::kReleaseList,
-      Params().text(who.org.text()).text(page.after).integer(page.size + 1));
+Task<net::Reply> list_releases(Call& call) {
+  allow_query(call.request, {"page_size", "page_token"});
+  const Page page = read_page(call.request);
+  const auto rows = co_await call.query(
+      sql::kReleaseList, Params().text(call.org()).text(page.after).integer(page.size + 1));
   bj::array items;
   for (const Row& row : rows.rows) items.push_back(release_json(row));
   co_return list_reply(std::move(items), page);
@@ -69,14 +84,10 @@ Task<net::Reply> list(Context& c, Principal who, net::Request request) {
 }  // namespace
 
 void add_release_routes(Context& c) {
-  using P = Principal;
-  using Q = net::Request;
-  using A = net::Parameters;
-  c.add("GET", "/v1/releases", [&c](P who, Q q, A) { return list(c, who, std::move(q)); });
-  c.add("POST", "/v1/releases", [&c](P who, Q q, A) { return create(c, who, std::move(q)); });
-  c.add("GET", "/v1/releases/{id}", [&c](P who, Q, A a) -> Task<net::Reply> {
-    co_return json_reply(200, co_await find_release(c, who.org, a["id"]));
-  });
+  c.add(allowed("listReleases", "GET", "/v1/releases", Permission::kReleasesRead), list_releases);
+  c.add(allowed("createRelease", "POST", "/v1/releases", Permission::kReleasesWrite),
+        create_release);
+  c.add(allowed("getRelease", "GET", "/v1/releases/{id}", Permission::kReleasesRead), get_release);
 }
 
 }  // namespace flock::targets::api

@@ -5,11 +5,13 @@
 #include "async/loop.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "net/sse.h"
-#include "targets/api/context.h"
+#include "targets/api/call.h"
 
 namespace flock::targets::api {
 namespace {
 
+// What the scheduler moves by itself.
+constexpr std::string_view kPassing[] = {"state", "reason", "counts", "rollout_id", "ended_at"};
 constexpr Duration kStreamPoll{300};
 constexpr Duration kStreamKeepAlive{15'000};
 constexpr std::size_t kStreamPage = 1000;
@@ -68,23 +70,16 @@ bj::object rollout_device_json(const Row& row) {
   return out;
 }
 
-Task<bj::object> find_rollout(Context& c, OrgId org, std::string id) {
+Task<bj::object> find_rollout(Context& c, Scope scope, std::string id) {
   const RolloutId rollout = RolloutId::parse(id);
-  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kRolloutGet,
-                                              Params().text(org.text()).text(rollout.text()));
+  Params params = Params().text(scope.org()).text(rollout.text());
+  const auto rows =
+      co_await c.parts.db.query(std::move(scope), sql::kRolloutGet, std::move(params));
   if (rows.empty())
     throw Error(Code::kNotFound, "no such rollout")
         .with("rollout", id)
         .hint("flock rollouts lists them");
   co_return rollout_json(rows.rows.front());
-}
-
-Task<bj::object> find_deployment(Context& c, OrgId org, std::string id) {
-  const DeploymentId deployment = DeploymentId::parse(id);
-  const auto rows = co_await c.parts.db.query(Scope::tenant(org), sql::kDeploymentGet,
-                                              Params().text(org.text()).text(deployment.text()));
-  if (rows.empty()) throw Error(Code::kNotFound, "no such deployment").with("deployment", id);
-  co_return deployment_json(rows.rows.front());
 }
 
 struct Target {
@@ -130,8 +125,52 @@ Duration read_duration(json::Reader& in, const char* key, Duration fallback, Dur
   return fallback;
 }
 
-Task<net::Reply> create_deployment(Context& c, Principal who, net::Request request) {
-  const bj::value body = read_body(request);
+// What a new deployment is about: the release, and a fleet or devices that are there.
+Task<Params> new_deployment(postgres::Transaction& tx, const Call& call, std::string id,
+                            std::string release_name, const Target& target) {
+  const std::string org = call.org();
+  const auto releases = co_await tx.query(sql::kReleaseGet, Params().text(org).text(release_name));
+  if (releases.empty())
+    throw Error(Code::kNotFound, "no such release")
+        .with("release", release_name)
+        .hint("flock releases lists them");
+  Params params;
+  params.text(id).text(org).text(releases.rows.front().text("id"));
+  if (!target.fleet.empty()) {
+    const auto fleets = co_await tx.query(sql::kFleetGet, Params().text(org).text(target.fleet));
+    if (fleets.empty())
+      throw Error(Code::kNotFound, "no such fleet")
+          .with("fleet", target.fleet)
+          .hint("flock fleets lists them");
+    params.text(fleets.rows.front().text("id")).text(std::nullopt);
+  } else {
+    if (call.who.fleets)
+      throw Error(Code::kForbidden, "your access is limited to some fleets")
+          .hint("name one of them as the target, not devices");
+    const auto count =
+        co_await tx.query(sql::kDevicesCount, Params().text(org).texts(target.devices));
+    if (count.rows.at(0).integer("count") != static_cast<std::int64_t>(target.devices.size()))
+      throw Error(Code::kNotFound, "not every device of the target is there")
+          .hint("flock devices lists them");
+    params.text(std::nullopt).texts(target.devices);
+  }
+  co_return params;
+}
+
+// A hint only: the scheduler also looks by itself.
+Task<void> hint_scheduler(Call& call, std::string id) {
+  internal::v1::DeploymentCreated created;
+  created.set_org_id(call.org());
+  created.set_deployment_id(id);
+  mqtt::Message hint;
+  hint.topic = "flock/internal/v1/deployment/created";
+  hint.payload = created.SerializeAsString();
+  hint.qos = mqtt::Qos::kAtMostOnce;
+  if (call.context.parts.bus.connected()) co_await call.context.parts.bus.publish(std::move(hint));
+}
+
+Task<net::Reply> create_deployment(Call& call) {
+  const bj::value body = read_body(call.request);
   json::Reader in(body);
   const std::string release_name = in.string("release_id");
   const Target target = read_target(in);
@@ -153,74 +192,65 @@ Task<net::Reply> create_deployment(Context& c, Principal who, net::Request reque
   }
   in.finish();
 
-  const std::string org = who.org.text();
-  const auto releases = co_await c.parts.db.query(Scope::tenant(who.org), sql::kReleaseGet,
-                                                  Params().text(org).text(release_name));
-  if (releases.empty())
-    throw Error(Code::kNotFound, "no such release")
-        .with("release", release_name)
-        .hint("flock releases lists them");
-  std::optional<std::string> fleet;
-  if (!target.fleet.empty()) {
-    fleet = (co_await find_fleet(c, who.org, target.fleet)).text("id");
-  } else {
-    const auto count = co_await c.parts.db.query(Scope::tenant(who.org), sql::kDevicesCount,
-                                                 Params().text(org).texts(target.devices));
-    if (count.rows.at(0).integer("count") != static_cast<std::int64_t>(target.devices.size()))
-      throw Error(Code::kNotFound, "not every device of the target is there")
-          .hint("flock devices lists them");
-  }
   const std::string id = new_uuid();
-  Params params;
-  params.text(id).text(org).text(releases.rows.front().text("id")).text(fleet);
-  if (fleet)
-    params.text(std::nullopt);
-  else
-    params.texts(target.devices);
-  params.integer(soak.count()).integer(timeout.count()).real(ratio);
-  co_await c.parts.db.query(Scope::tenant(who.org), sql::kDeploymentInsert, std::move(params));
-  // A hint only: the scheduler also looks by itself.
-  internal::v1::DeploymentCreated created;
-  created.set_org_id(org);
-  created.set_deployment_id(id);
-  mqtt::Message hint;
-  hint.topic = "flock/internal/v1/deployment/created";
-  hint.payload = created.SerializeAsString();
-  hint.qos = mqtt::Qos::kAtMostOnce;
-  if (c.parts.bus.connected()) co_await c.parts.bus.publish(std::move(hint));
-  co_return json_reply(201, co_await find_deployment(c, who.org, id));
+  const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
+    Params params = co_await new_deployment(tx, call, id, release_name, target);
+    params.integer(soak.count()).integer(timeout.count()).real(ratio);
+    co_await tx.query(sql::kDeploymentInsert, std::move(params));
+    const auto rows = co_await tx.query(sql::kDeploymentGet, Params().text(call.org()).text(id));
+    const bj::object made = deployment_json(rows.rows.at(0));
+    co_return Change{"deployment",
+                     id,
+                     release_name,
+                     call.answer(201, made, kPassing),
+                     {{"target", made.at("target")}, {"release", made.at("release")}}};
+  };
+  co_return co_await call.mutate(work, [&] { return hint_scheduler(call, id); });
 }
 
-Task<net::Reply> list_deployments(Context& c, Principal who, net::Request request) {
-  allow_query(request, {"page_size", "page_token"});
-  const Page page = read_page(request);
-  const auto rows = co_await c.parts.db.query(
-      Scope::tenant(who.org), sql::kDeploymentList,
-      Params().text(who.org.text()).text(page.after).integer(page.size + 1));
+Task<net::Reply> get_deployment(Call& call) {
+  const DeploymentId id = DeploymentId::parse(call.parameter("id"));
+  const auto rows =
+      co_await call.query(sql::kDeploymentGet, Params().text(call.org()).text(id.text()));
+  if (rows.empty())
+    throw Error(Code::kNotFound, "no such deployment").with("deployment", id.text());
+  co_return call.answer(200, deployment_json(rows.rows.front()), kPassing);
+}
+
+Task<net::Reply> list_deployments(Call& call) {
+  allow_query(call.request, {"page_size", "page_token"});
+  const Page page = read_page(call.request);
+  const auto rows = co_await call.query(
+      sql::kDeploymentList, Params().text(call.org()).text(page.after).integer(page.size + 1));
   bj::array items;
   for (const Row& row : rows.rows) items.push_back(deployment_json(row));
   co_return list_reply(std::move(items), page);
 }
 
-Task<net::Reply> list_rollouts(Context& c, Principal who, net::Request request) {
-  allow_query(request, {"page_size", "page_token"});
-  const Page page = read_page(request);
-  const auto rows = co_await c.parts.db.query(
-      Scope::tenant(who.org), sql::kRolloutList,
-      Params().text(who.org.text()).text(page.after).integer(page.size + 1));
+Task<net::Reply> list_rollouts(Call& call) {
+  allow_query(call.request, {"page_size", "page_token"});
+  const Page page = read_page(call.request);
+  const auto rows = co_await call.query(
+      sql::kRolloutList, Params().text(call.org()).text(page.after).integer(page.size + 1));
   bj::array items;
   for (const Row& row : rows.rows) items.push_back(rollout_json(row));
   co_return list_reply(std::move(items), page);
 }
 
-Task<net::Reply> list_rollout_devices(Context& c, Principal who, net::Request request,
-                                      std::string id) {
-  allow_query(request, {"page_size", "page_token"});
-  co_await find_rollout(c, who.org, id);
-  const Page page = read_page(request);
-  const auto rows = co_await c.parts.db.query(
-      Scope::tenant(who.org), sql::kRolloutDevices,
-      Params().text(who.org.text()).text(id).text(page.after).integer(page.size + 1));
+Task<net::Reply> get_rollout(Call& call) {
+  const bj::object rollout =
+      co_await find_rollout(call.context, call.scope(), call.parameter("id"));
+  co_return call.answer(200, rollout, kPassing);
+}
+
+Task<net::Reply> list_rollout_devices(Call& call) {
+  allow_query(call.request, {"page_size", "page_token"});
+  const std::string id = call.parameter("id");
+  co_await find_rollout(call.context, call.scope(), id);
+  const Page page = read_page(call.request);
+  const auto rows = co_await call.query(
+      sql::kRolloutDevices,
+      Params().text(call.org()).text(id).text(page.after).integer(page.size + 1));
   bj::array items;
   for (const Row& row : rows.rows) items.push_back(rollout_device_json(row));
   co_return list_reply(std::move(items), page, "device_id");
@@ -230,8 +260,8 @@ Task<net::Reply> list_rollout_devices(Context& c, Principal who, net::Request re
 // misses nothing.
 class RolloutStream {
  public:
-  RolloutStream(Context& c, OrgId org, std::string id)
-      : c_(c), org_(std::move(org)), id_(std::move(id)) {}
+  RolloutStream(Context& c, Scope scope, std::string id)
+      : c_(c), scope_(std::move(scope)), id_(std::move(id)) {}
 
   Task<void> run(net::BodyWriter& out) {
     const SteadyPoint end = std::chrono::steady_clock::now() + kStreamLife;
@@ -262,12 +292,12 @@ class RolloutStream {
  private:
   Task<std::string> changes(bool& settled) {
     std::string text;
-    const bj::object rollout = co_await find_rollout(c_, org_, id_);
+    const bj::object rollout = co_await find_rollout(c_, scope_, id_);
     std::string after;
     for (bool more = true; more;) {
       const auto rows = co_await c_.parts.db.query(
-          Scope::tenant(org_), sql::kRolloutDevices,
-          Params().text(org_.text()).text(id_).text(after).integer(kStreamPage));
+          scope_, sql::kRolloutDevices,
+          Params().text(scope_.org()).text(id_).text(after).integer(kStreamPage));
       for (const Row& row : rows.rows) {
         after = row.text("device_id");
         const std::string device = bj::serialize(rollout_device_json(row));
@@ -300,19 +330,20 @@ class RolloutStream {
   }
 
   Context& c_;
-  OrgId org_;
+  Scope scope_;
   std::string id_, rollout_;
   std::map<std::string, std::string> devices_;
   std::int64_t sequence_ = 0;
 };
 
-Task<net::Reply> stream_rollout(Context& c, Principal who, std::string id) {
-  co_await find_rollout(c, who.org, id);  // a problem document before the first byte
+Task<net::Reply> stream_rollout(Call& call) {
+  const std::string id = call.parameter("id");
+  co_await find_rollout(call.context, call.scope(), id);  // a problem before the first byte
   net::Reply reply;
   reply.response.headers.add("Content-Type", "text/event-stream");
   reply.response.headers.add("Cache-Control", "no-store");
   reply.response.headers.add("X-Accel-Buffering", "no");
-  const auto stream = std::make_shared<RolloutStream>(c, who.org, id);
+  const auto stream = std::make_shared<RolloutStream>(call.context, call.scope(), id);
   reply.stream = [stream](net::BodyWriter& out) { return stream->run(out); };
   co_return reply;
 }
@@ -320,24 +351,16 @@ Task<net::Reply> stream_rollout(Context& c, Principal who, std::string id) {
 }  // namespace
 
 void add_rollout_routes(Context& c) {
-  using P = Principal;
-  using Q = net::Request;
-  using A = net::Parameters;
-  c.add("GET", "/v1/deployments",
-        [&c](P who, Q q, A) { return list_deployments(c, who, std::move(q)); });
-  c.add("POST", "/v1/deployments",
-        [&c](P who, Q q, A) { return create_deployment(c, who, std::move(q)); });
-  c.add("GET", "/v1/deployments/{id}", [&c](P who, Q, A a) -> Task<net::Reply> {
-    co_return json_reply(200, co_await find_deployment(c, who.org, a["id"]));
-  });
-  c.add("GET", "/v1/rollouts", [&c](P who, Q q, A) { return list_rollouts(c, who, std::move(q)); });
-  c.add("GET", "/v1/rollouts/{id}", [&c](P who, Q, A a) -> Task<net::Reply> {
-    co_return json_reply(200, co_await find_rollout(c, who.org, a["id"]));
-  });
-  c.add("GET", "/v1/rollouts/{id}/devices",
-        [&c](P who, Q q, A a) { return list_rollout_devices(c, who, std::move(q), a["id"]); });
-  c.add("GET", "/v1/rollouts/{id}/events",
-        [&c](P who, Q, A a) { return stream_rollout(c, who, a["id"]); });
+  constexpr auto kReads = Permission::kDeploymentsRead;
+  c.add(allowed("listDeployments", "GET", "/v1/deployments", kReads), list_deployments);
+  c.add(allowed("createDeployment", "POST", "/v1/deployments", Permission::kDeploymentsWrite),
+        create_deployment);
+  c.add(allowed("getDeployment", "GET", "/v1/deployments/{id}", kReads), get_deployment);
+  c.add(allowed("listRollouts", "GET", "/v1/rollouts", kReads), list_rollouts);
+  c.add(allowed("getRollout", "GET", "/v1/rollouts/{id}", kReads), get_rollout);
+  c.add(allowed("listRolloutDevices", "GET", "/v1/rollouts/{id}/devices", kReads),
+        list_rollout_devices);
+  c.add(allowed("watchRollout", "GET", "/v1/rollouts/{id}/events", kReads), stream_rollout);
 }
 
 }  // namespace flock::targets::api
