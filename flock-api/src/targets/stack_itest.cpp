@@ -51,6 +51,8 @@ Stack::Stack() : servers_(std::make_unique<Servers>()) {
   settings.mqtt_url = servers_->mosquitto.url();
   settings.registry_url = "http://" + registry_host();
   settings.registry_hosts = {"registry.example"};
+  settings.audit_directory = servers_->dir.file("audit");
+  settings.audit_spool_directory = servers_->dir.file("audit-spool");
 }
 Stack::~Stack() = default;
 
@@ -138,6 +140,7 @@ Task<void> Backend::start() {
   co_await db.migrate();
   scope.spawn("bus", bus.run());
   co_await bus.wait_connected();
+  targets.push_back(make_audit_target(parts()));  // the others need it to change anything
   targets.push_back(make_api_target(parts()));
   targets.push_back(make_ingester_target(parts()));
   targets.push_back(make_scheduler_target(parts()));
@@ -312,7 +315,7 @@ void check_answer(const std::string& method, const std::string& target,
     media = content->as_object().if_contains(type);
     EXPECT_NE(media, nullptr) << place << " answers with " << type;
   }
-  if (type == "text/event-stream") return;
+  if (type == "text/event-stream" || type == "application/jsonl" || type == "text/csv") return;
   const bj::value body = json::parse(response.body, {.bytes = 64 << 20});
   std::vector<std::string> faults;
   if (media != nullptr)
@@ -351,7 +354,8 @@ Task<bj::value> Api::call(std::string method, std::string path, std::string body
     headers.add("Authorization", "Bearer " + token);
   last = co_await http_.send(method, stack_.url(path), headers, body);
   check_answer(method, path, last);
-  if (last.body.empty()) co_return nullptr;
+  const auto type = last.headers.get("Content-Type").value_or("");
+  if (last.body.empty() || type == "application/jsonl" || type == "text/csv") co_return nullptr;
   co_return json::parse(last.body, {.bytes = 64 << 20});
 }
 
