@@ -2,6 +2,8 @@
 // What every audit store keeps, and what each does when its disk or its Loki fails.
 #include <gtest/gtest.h>
 
+#include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -12,6 +14,7 @@
 #include "base/files.h"
 #include "stores/audit/audit_store.h"
 #include "stores/audit/loki_imposter.h"
+#include "testing/crash_points.h"
 #include "testing/process.h"
 #include "testing/run_task.h"
 
@@ -464,6 +467,93 @@ TEST(LokiAuditStore, PassesOverADamagedLineOfTheSpoolAndShowsTheGap) {
     EXPECT_EQ(verdict.seq, 2);
     EXPECT_TRUE(std::filesystem::exists(place.dir.file("spool/damaged")));
   });
+}
+
+std::vector<audit::Event> same_events(const OrgId& org) {
+  auto out = events(org, 30);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i].id = "01a20f18-b91c-7000-9658-57f0f12237" + std::to_string(10 + i);
+  return out;
+}
+
+LokiOptions options_of_process() {
+  LokiOptions out;
+  out.url = "http://loki";
+  out.unix_path = std::string(std::getenv("AUDIT_TEST_DIR")) + "/crash.sock";
+  out.spool_directory = std::string(std::getenv("AUDIT_TEST_DIR")) + "/spool";
+  out.segment_bytes = 4096;
+  out.push_bytes = 4096;
+  return out;
+}
+
+// Not a test: a writer as a process of its own, which ends when Loki has everything.
+TEST(AuditStoreProcess, DISABLED_Writes) {
+  const OrgId org = OrgId::trusted(std::getenv("AUDIT_TEST_ORG"));
+  run_task([&]() -> Task<void> {
+    const Executor executor = co_await asio::this_coro::executor;
+    const auto store = make_loki_audit_store(executor, options_of_process());
+    co_await store->open();
+    TaskScope scope(executor);
+    scope.spawn("run", store->run());
+    const auto all = same_events(org);
+    for (std::size_t i = 0; i < all.size(); i += 5)
+      co_await store->append({all.begin() + static_cast<std::ptrdiff_t>(i),
+                              all.begin() + static_cast<std::ptrdiff_t>(i + 5)});
+    while ((co_await store->head(org)).seq < 30) co_await sleep_for(Duration(5));
+    co_await scope.finish();
+  });
+}
+
+// Killed before and after each push; what was acknowledged and what comes again is there once.
+TEST(LokiAuditStore, KilledAtEveryStepTowardsLokiLosesAndDoublesNothing) {
+  int steps = 0;
+  for (int mark = 0; mark <= steps && mark < 100; ++mark) {
+    run_task(
+        [&]() -> Task<void> {
+          const Executor executor = co_await asio::this_coro::executor;
+          flock::testing::TempDir dir;
+          const OrgId org = OrgId::fresh();
+          ::setenv("AUDIT_TEST_DIR", dir.path().c_str(), 1);
+          ::setenv("AUDIT_TEST_ORG", org.text().c_str(), 1);
+          LokiImposter loki(executor);
+          loki.listen(net::Listener::unix_socket(executor, dir.file("loki.sock")));
+          flock::testing::CrashPoints between(dir.file("crash.sock"), dir.file("loki.sock"));
+          flock::testing::Process writer;
+          const std::vector<std::string> program{std::filesystem::read_symlink("/proc/self/exe"),
+                                                 "--gtest_filter=AuditStoreProcess.DISABLED_Writes",
+                                                 "--gtest_also_run_disabled_tests"};
+          between.arm(mark, [&] { writer.signal(SIGKILL); });
+          writer.start(program, dir.file("log"));
+          while (writer.running()) co_await sleep_for(Duration(2));
+          if (between.crashed()) {
+            steps = mark + 1;
+            writer.start(program, dir.file("log"));
+            while (writer.running()) co_await sleep_for(Duration(2));
+          }
+          LokiOptions options = options_of_process();
+          options.unix_path = dir.file("loki.sock");
+          const auto store = make_loki_audit_store(executor, options);
+          std::size_t next = 0;
+          std::vector<std::string> lines;
+          const auto visit = [&](const std::string& line) -> Task<bool> {
+            lines.push_back(line);
+            co_return true;
+          };
+          co_await store->walk(org, 1, visit);
+          const audit::Verdict verdict = audit::verify_chain([&](std::string& line) {
+            if (next == lines.size()) return false;
+            line = lines[next++];
+            return true;
+          });
+          EXPECT_EQ(verdict.fault, audit::Fault::kNone)
+              << mark << " " << between.step() << ": " << verdict.what;
+          EXPECT_EQ(verdict.events, 30u) << mark << " " << between.step();
+          EXPECT_EQ(loki.lines(), 30u) << "Loki keeps what was pushed again once";
+          co_await loki.stop();
+        },
+        Duration(10'000));
+  }
+  EXPECT_GT(steps, 4) << "the writer was never killed";
 }
 
 }  // namespace
