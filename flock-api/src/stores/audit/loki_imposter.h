@@ -4,6 +4,7 @@
 // long lines, queries over more than 721 hours or 5,000 lines.
 #pragma once
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <map>
 #include <memory>

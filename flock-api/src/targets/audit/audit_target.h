@@ -11,7 +11,7 @@
 
 namespace flock::targets {
 
-constexpr const char* kAuditTopic = "flock/internal/v1/audit";
+inline constexpr const char* kAuditTopic = "flock/internal/v1/audit";
 
 // As audit.kind says; the api target reads with one of its own.
 std::unique_ptr<stores::AuditStore> make_audit_store(Executor executor, const Settings& settings);
