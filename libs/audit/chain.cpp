@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <charconv>
 #include <vector>
 
 #include "base/bytes.h"
@@ -185,6 +186,21 @@ std::optional<Line> read_line(std::string_view text) {
   } catch (const Error&) {
     return std::nullopt;
   }
+}
+
+std::optional<Glance> glance(std::string_view text) {
+  constexpr std::string_view kSeq = "{\"seq\":", kAt = "\",\"at\":\"";
+  if (!text.starts_with(kSeq)) return std::nullopt;
+  Glance out;
+  std::from_chars(text.data() + kSeq.size(), text.data() + text.size(), out.seq);
+  const std::size_t at = text.substr(0, 256).find(kAt);
+  if (out.seq < 1 || at == text.npos) return std::nullopt;
+  try {
+    out.at = parse_rfc3339(text.substr(at + kAt.size(), 24));
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+  return out;
 }
 
 Verdict verify_chain(const LineReader& read) {

@@ -94,6 +94,16 @@ TEST(Chain, ReadsItsLinesBack) {
     EXPECT_FALSE(read_line(text)) << text;
 }
 
+TEST(Chain, GlancesAtALine) {
+  const auto lines = chain(1, 12);
+  const auto seen = glance(lines[11]);
+  ASSERT_TRUE(seen);
+  EXPECT_EQ(seen->seq, 12);
+  EXPECT_EQ(seen->at, event(12).at);
+  for (const char* text : {"", "{}", "{\"seq\":", "{\"seq\":1,\"id\":\"a\",\"at\":\"never\"}"})
+    EXPECT_FALSE(glance(text)) << text;
+}
+
 TEST(Chain, KeepsAnEventWhoseDetailCannotBeRead) {
   EXPECT_EQ(canonical_detail(""), "{}");
   EXPECT_EQ(canonical_detail("[1]"), R"({"text":"[1]"})");

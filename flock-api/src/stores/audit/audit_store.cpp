@@ -18,12 +18,14 @@ Task<std::optional<AuditRange>> find_range(AuditStore& store, OrgId org,
                                            std::optional<TimePoint> from,
                                            std::optional<TimePoint> to) {
   std::optional<AuditRange> range;
-  AuditFilter filter;
-  filter.from = from;
-  filter.to = to;
+  if (!from && !to) {
+    const audit::Head head = co_await store.head(org);
+    if (head.seq > 0) range = AuditRange{1, head.seq};
+    co_return range;
+  }
   const auto visit = [&](const std::string& text) -> Task<bool> {
-    const auto line = audit::read_line(text);
-    if (line && matches(filter, line->event)) {
+    const auto line = audit::glance(text);
+    if (line && (!from || line->at >= *from) && (!to || line->at < *to)) {
       if (!range) range = AuditRange{line->seq, line->seq};
       range->last = line->seq;
     }

@@ -80,7 +80,7 @@ class FileAuditStore final : public AuditStore {
         });
         if (lines.empty()) break;
         for (const std::string& text : lines) {
-          const auto line = audit::read_line(text);
+          const auto line = audit::glance(text);
           // What cannot be read is given too: the reader is to see that the file was tampered with.
           if (line && line->seq < from_seq) continue;
           if (!co_await visit(text)) co_return;

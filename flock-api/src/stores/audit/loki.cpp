@@ -168,7 +168,7 @@ class LokiAuditStore final : public AuditStore {
       const std::int64_t stop = std::min(end, start + kWindow);
       const auto batch = co_await query(selector(org), start, stop, kQueryLines, "forward");
       for (const Sample& sample : batch) {
-        const auto line = audit::read_line(sample.line);
+        const auto line = audit::glance(sample.line);
         if (line && (line->seq < from_seq || line->seq <= last)) continue;  // or pushed twice
         if (line) last = line->seq;
         if (!co_await visit(sample.line)) co_return;

@@ -90,7 +90,7 @@ Task<void> write_export(Store store, OrgId org, std::optional<stores::AuditRange
   if (range) {
     std::int64_t seq = range->first;
     const auto visit = [&](const std::string& text) -> Task<bool> {
-      if (const auto line = audit::read_line(text)) seq = line->seq;
+      if (const auto line = audit::glance(text)) seq = line->seq;
       if (seq > range->last) co_return false;
       block += csv ? csv_row(text) : text + "\n";
       if (block.size() >= 64 * 1024) co_await out.write(std::exchange(block, ""));
