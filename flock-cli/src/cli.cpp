@@ -17,20 +17,20 @@ struct Command {
   const char* name;
   int (*run)(Session&);
 };
-constexpr Command kCommands[] = {{"setup", run_setup},     {"login", run_login},
-                                 {"whoami", run_whoami},   {"auth", run_auth},
-                                 {"fleets", run_fleets},   {"keys", run_keys},
-                                 {"devices", run_devices}, {"releases", run_releases},
-                                 {"deploy", run_deploy},   {"rollouts", run_rollouts},
-                                 {"api", run_api}};
+constexpr Command kCommands[] = {
+    {"setup", run_setup},       {"login", run_login},       {"whoami", run_whoami},
+    {"auth", run_auth},         {"fleets", run_fleets},     {"keys", run_keys},
+    {"devices", run_devices},   {"releases", run_releases}, {"deploy", run_deploy},
+    {"rollouts", run_rollouts}, {"audit", run_audit},       {"api", run_api}};
 
 // Flags that stand alone; every other one takes a value.
 constexpr const char* kSwitches[] = {"with-token", "no-wait",  "no-headers", "include", "help",
                                      "yes",        "no-input", "debug",      "json"};
 constexpr const char* kValues[] = {
-    "server",          "setup-key-file", "organization", "fleet",  "name",    "max-uses",
-    "expires-in",      "file",           "version",      "note",   "release", "soak",
-    "failure-timeout", "method",         "data",         "output", "color"};
+    "server", "setup-key-file", "organization", "fleet",   "name", "max-uses",        "expires-in",
+    "file",   "version",        "note",         "release", "soak", "failure-timeout", "method",
+    "data",   "output",         "color",        "from",    "to",   "actor",           "action",
+    "format"};
 // Flags of every command; the others stand in the command's help.
 constexpr const char* kEverywhere[] = {"output",   "no-headers", "server", "color",
                                        "no-input", "debug",      "json",   "help"};

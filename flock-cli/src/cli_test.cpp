@@ -15,6 +15,7 @@
 
 #include "async/event.h"
 #include "async/loop.h"
+#include "audit/chain.h"
 #include "base/files.h"
 #include "base/time.h"
 #include "help.h"
@@ -138,6 +139,7 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock releases  compose files locked to digests; never changed
   flock deploy    roll a release out to a fleet and watch it
   flock rollouts  deployments under way and past
+  flock audit     who did what, and the proof that nothing is missing
   flock api       call the REST API as it is
   flock version   print the version
   flock help      help for a COMMAND, or exit-codes
@@ -175,6 +177,68 @@ Everywhere:
   }
   EXPECT_TRUE(flock({"help", "exit-codes"}).out.starts_with("  0  done\n"));
   EXPECT_EQ(flock({"--version"}).out, flock({"version"}).out);
+}
+
+std::vector<std::string> audit_lines(int count) {
+  audit::Head head;
+  std::vector<std::string> lines;
+  for (int i = 1; i <= count; ++i) {
+    audit::Event event;
+    event.id = std::to_string(i);
+    event.at = from_unix_ms(1'790'000'000'000);
+    event.actor_name = "Ada";
+    event.action = "createFleet";
+    lines.push_back(audit::next_line(event, head));
+  }
+  return lines;
+}
+
+std::string joined(const std::vector<std::string>& lines) {
+  std::string out;
+  for (const std::string& line : lines) out += line + "\n";
+  return out;
+}
+
+TEST_F(Cli, ProvesAnAuditExportOffline) {
+  ::unsetenv("FLOCK_SERVER");
+  auto lines = audit_lines(20);
+  Result result = flock({"audit", "verify", dir.write("a", joined(lines))});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out,
+            "ok: 20 events, seq 1..20, head " + audit::read_line(lines[19])->hash + "\n");
+  result = flock({"audit", "verify", dir.write("a", joined({lines.begin() + 4, lines.end()}))});
+  EXPECT_TRUE(result.out.starts_with("ok: 16 events, seq 5..20")) << result.out;
+  EXPECT_EQ(result.err, "It begins at seq 5; what came before is not in it.\n");
+  lines.erase(lines.begin() + 17);
+  lines.erase(lines.begin());
+  result = flock({"audit", "verify", dir.write("a", joined(lines))});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(result.out, "line 17: event seq 18 is missing\n");
+  EXPECT_EQ(result.err, "What stands before it is good: seq 2..17.\n");
+  result = flock({"audit", "verify", dir.write("a", kFleets)});
+  EXPECT_EQ(result.out, "line 1: this is not an audit event\n");
+  EXPECT_EQ(flock({"audit", "verify", dir.file("nosuch")}).code, 3);
+  EXPECT_EQ(flock({"audit", "prove"}).code, 2);
+}
+
+TEST_F(Cli, ListsAndExportsTheAuditLog) {
+  const auto lines = audit_lines(2);
+  api.answer("GET /v1/audit?page_size=50&actor=u%201", 200,
+             R"({"items":[)" + lines[0] + R"(],"next_page_token":""})");
+  Result result = flock({"audit", "--actor", "u 1"});
+  EXPECT_EQ(result.out,
+            "SEQ\tAT\tWHO\tKIND\tACTION\tON\tNAME\tOUTCOME\n"
+            "1\t2026-09-21T14:13:20.000Z\tAda\t\tcreateFleet\t\t\tdone\n");
+  api.answer("GET /v1/audit/head", 200, R"({"seq":2})");
+  api.answer("GET /v1/audit/export?format=jsonl", 200, joined(lines));
+  result = flock({"audit", "export"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, joined(lines));
+  api.answer("GET /v1/audit/export?format=xml", 400, R"({"detail":"there is no such format"})");
+  result = flock({"audit", "export", "--format", "xml"});
+  EXPECT_EQ(result.code, 2);
+  EXPECT_EQ(result.out, "");
+  EXPECT_NE(result.err.find("there is no such format"), std::string::npos) << result.err;
 }
 
 // Each command says something about each of its flags and shows how it is used.

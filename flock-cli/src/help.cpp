@@ -32,6 +32,11 @@ constexpr std::array kFlags = {
     FlagHelp{"method", "METHOD", "-X: default GET, with data POST"},
     FlagHelp{"data", "JSON", "-d: the body; @FILE reads a file, - standard input"},
     FlagHelp{"include", "", "-i: print status and headers too"},
+    FlagHelp{"from", "TIME", "not before, such as 2026-11-24T00:00:00Z"},
+    FlagHelp{"to", "TIME", "before"},
+    FlagHelp{"actor", "ID", "who did it"},
+    FlagHelp{"action", "NAME", "what was done, such as createFleet"},
+    FlagHelp{"format", "FORMAT", "jsonl (default, can be verified) or csv"},
 };
 
 constexpr const char* kEverywhere =
@@ -128,6 +133,14 @@ const std::vector<CommandHelp>& command_helps() {
        {"rollouts [ls]", "rollouts show ID", "rollouts watch ID"},
        {},
        {"flock rollouts watch \"$(flock rollouts -o name | head -1)\""}},
+      {"audit",
+       "",
+       "who did what, and the proof that nothing is missing",
+       {"audit [ls] [--from TIME] [--to TIME] [--actor ID] [--action NAME]",
+        "audit export [--from TIME] [--to TIME] [--format jsonl|csv]", "audit verify FILE|-"},
+       {"from", "to", "actor", "action", "format"},
+       {"flock audit export --from 2026-11-01T00:00:00Z >audit.jsonl",
+        "flock audit verify audit.jsonl"}},
       {"api",
        "",
        "call the REST API as it is",

@@ -42,6 +42,7 @@ int run_devices(Session& session);
 int run_releases(Session& session);
 int run_deploy(Session& session);
 int run_rollouts(Session& session);
+int run_audit(Session& session);
 int run_api(Session& session);
 
 // Follows a rollout to its end: 0 completed, 9 failed.
