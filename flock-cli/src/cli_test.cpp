@@ -33,6 +33,9 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock auth        print the token in use, for other programs
   flock contexts    the servers you use, each with organization and default fleet
   flock config      what the context in use says, and where each value comes from
+  flock orgs        organizations you are a member of
+  flock members     who belongs to the organization, and as what
+  flock tokens      API keys for programs
   flock fleets      devices that get the same releases
   flock keys        provisioning keys: what a new device registers with
   flock devices     what is registered, what it runs and should run

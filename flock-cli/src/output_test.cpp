@@ -113,6 +113,25 @@ TEST_F(Cli, CompletesCommandsFlagsAndNames) {
   ::unsetenv("XDG_CACHE_HOME");
 }
 
+TEST_F(Cli, ManagesTokensAndMembers) {
+  api.answer("POST /v1/api-keys", 201, R"({"id":"k1","secret":"flk_new"})");
+  EXPECT_EQ(flock({"tokens", "create", "--name", "ci", "--role", "viewer", "--scope", "a",
+                   "--scope", "b", "--expires-in", "24h", "--no-headers"})
+                .out,
+            "flk_new\n");
+  EXPECT_EQ(api.last_body(),
+            R"({"name":"ci","role":"viewer","expires_in":"24h","scopes":["a","b"]})");
+  api.answer("POST /v1/invitations", 201, R"({"id":"i1","secret":"inv"})");
+  EXPECT_EQ(flock({"members", "invite", "ada@example.com", "--role", "admin"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"email":"ada@example.com","role":"admin"})");
+  api.answer("PATCH /v1/members/m1", 200, "{}");
+  EXPECT_EQ(flock({"members", "role", "m1", "viewer", "--fleet", "f1"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"role":"viewer","fleet_ids":["f1"]})");
+  api.answer("POST /v1/invitations/accept", 200, "{}");
+  EXPECT_EQ(flock({"members", "accept", "inv"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"token":"inv"})");
+}
+
 TEST_F(Cli, SendsFieldsAndFollowsPages) {
   api.answer("POST /v1/things", 201, "{}");
   EXPECT_EQ(flock({"api", "/v1/things", "-f", "name=5", "-F", "count=5", "-F", "on=true"}).code, 0);

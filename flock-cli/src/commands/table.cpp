@@ -11,6 +11,9 @@
   COMMAND(auth)                 \
   COMMAND(contexts)             \
   COMMAND(config)               \
+  COMMAND(orgs)                 \
+  COMMAND(members)              \
+  COMMAND(tokens)               \
   COMMAND(fleets)               \
   COMMAND(keys)                 \
   COMMAND(devices)              \
