@@ -119,6 +119,39 @@ TEST_F(Login, SendsAStoredTokenOnlyToItsOwnServer) {
   EXPECT_EQ(flock({"whoami", "--context", "hoem"}).code, 3);
 }
 
+TEST_F(Login, TightensCredentialsThatOthersCouldRead) {
+  tokens(3600);
+  ASSERT_EQ(flock({"login"}).code, 0);
+  ASSERT_EQ(::chmod(dir.file("credentials.json").c_str(), 0644), 0);
+  EXPECT_NE(flock({"auth", "token"}).err.find("it is 0600 now"), std::string::npos);
+  EXPECT_EQ(flock({"auth", "token"}).err, "");
+}
+
+TEST_F(Login, ManagesContexts) {
+  tokens(3600);
+  ASSERT_EQ(flock({"login"}).code, 0);
+  ASSERT_EQ(flock({"login", "--context", "test"}).code, 0);
+  EXPECT_EQ(flock({"contexts", "--columns", "context,current", "--no-headers"}).out,
+            "default\t\ntest\t*\n");
+  EXPECT_EQ(flock({"contexts", "use", "default"}).code, 0);
+  EXPECT_EQ(flock({"config", "set", "fleet", "demo"}).code, 0);
+  EXPECT_EQ(flock({"config", "get", "fleet"}).out, "demo\n");
+  EXPECT_EQ(flock({"config", "set", "server", "https://x.example"}).code, 2);
+  EXPECT_EQ(flock({"contexts", "rm", "test", "--yes"}).code, 0);
+  EXPECT_EQ(flock({"contexts", "use", "test"}).code, 3);
+}
+
+TEST_F(Login, ExaminesItsOwnSituation) {
+  tokens(3600);
+  ASSERT_EQ(flock({"login"}).code, 0);
+  const Result good = flock({"doctor", "--columns", "check,state", "--no-headers"});
+  EXPECT_EQ(good.code, 0) << good.out << good.err;
+  EXPECT_NE(good.out.find("credential\tOK\n"), std::string::npos) << good.out;
+  api.answer("GET /v1/whoami", 401, "{}");
+  EXPECT_EQ(flock({"doctor"}).code, 1);
+  EXPECT_EQ(flock({"doctor", "--server", "http://127.0.0.1:1"}).code, 1);
+}
+
 TEST_F(Login, TellsWhereEachValueComesFrom) {
   dir.write("config.toml", "current = \"home\"\n[contexts.home]\nserver = \"" + api.url() +
                                "\"\norganization = \"acme\"\nfleet = \"demo\"\n");
