@@ -5,18 +5,12 @@
 #include <fstream>
 #include <iostream>
 
-#include "async/loop.h"
 #include "audit/chain.h"
 #include "base/bytes.h"
-#include "base/files.h"
-#include "base/json.h"
-#include "commands/commands.h"
-#include "net/http_client.h"
+#include "input.h"
 
 namespace flock::cli {
 namespace {
-
-namespace bj = boost::json;
 
 const std::vector<Column> kColumns = {{"SEQ", "seq"},
                                       {"AT", "at"},
@@ -27,82 +21,36 @@ const std::vector<Column> kColumns = {{"SEQ", "seq"},
                                       {"NAME", "resource.name"},
                                       {"OUTCOME", "outcome"}};
 
-// The newest page; the export has everything.
-int list(Session& s) {
-  s.arguments.at_most(2);
-  std::string path = "/v1/audit?page_size=50";
-  for (const char* name : {"from", "to", "actor", "action"}) {
+std::string query_of(Session& s, std::string path, std::vector<const char*> names) {
+  for (const char* name : names) {
     if (s.arguments.has(name))
-      path += std::string("&") + name + "=" + url_encode(s.arguments.value(name));
+      path += (path.find('?') == std::string::npos ? "?" : "&") + std::string(name) + "=" +
+              url_encode(s.arguments.value(name));
   }
-  print(s.output, s.client.get(path), kColumns, "id");
-  return 0;
+  return path;
 }
 
-net::ClientOptions client_options(const Settings& settings) {
-  net::ClientOptions options;
-  options.user_agent = "flock-cli";
-  options.request_time = Duration(90'000);
-  if (!settings.ca_file.empty()) {
-    net::TlsOptions tls;
-    tls.ca_pem = read_file(settings.ca_file).value_or("");
-    options.tls = net::make_tls_client(tls);
-  }
-  return options;
+int list(Session& s) {
+  print(s.output,
+        s.client.list(query_of(s, "/v1/audit", {"from", "to", "actor", "action"}),
+                      number("limit", s.arguments.value("limit", "50"), 0)),
+        kColumns, "id");
+  return 0;
 }
 
 // Larger than memory is normal, so it goes straight to standard output.
 int export_log(Session& s) {
-  s.arguments.at_most(2);
-  std::string path = "/v1/audit/export?format=" + url_encode(s.arguments.value("format", "jsonl"));
-  for (const char* name : {"from", "to"}) {
-    if (s.arguments.has(name))
-      path += std::string("&") + name + "=" + url_encode(s.arguments.value(name));
-  }
-  const Settings& settings = s.client.settings();
-  s.client.get("/v1/audit/head");  // says what is wrong with the address or the token
-  Loop loop;
-  int status = 0;
-  std::string head;  // of the answer, until it is known to be an export; a refusal stays here
-  bool is_export = false;
   const auto write = [](std::string_view text) {
     if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
       throw Error(Code::kInternal, "standard output cannot be written");
   };
-  const auto work = [&]() -> Task<void> {
-    net::HttpClient http(co_await asio::this_coro::executor, client_options(settings));
-    net::Headers headers;
-    headers.add("Authorization", "Bearer " + settings.token.reveal());
-    const auto on_data = [&](std::string_view chunk) -> Task<void> {
-      if (is_export) {
-        write(chunk);
-        co_return;
-      }
-      head += chunk;
-      is_export = head.starts_with("{\"seq\":") || head.starts_with("seq,");
-      if (is_export) write(head);
-    };
-    status = (co_await http.stream("GET", settings.server + path, headers, "", on_data)).status;
-  };
-  loop.run(work());
-  if (status == 200) {
-    if (std::fflush(stdout) != 0) throw Error(Code::kInternal, "standard output cannot be written");
-    return 0;
-  }
-  std::string detail = "the server refused the export";
-  try {
-    const bj::value problem = json::parse(head);
-    if (const std::string text = value_at(problem, "detail"); !text.empty()) detail = text;
-  } catch (const Error&) {
-    detail += ", and did not say why";
-  }
-  throw Error(status == 400 ? Code::kInvalidArgument : Code::kUnavailable, detail)
-      .with("status", std::to_string(status));
+  s.client.download(query_of(s, "/v1/audit/export", {"format", "from", "to"}), write);
+  if (std::fflush(stdout) != 0) throw Error(Code::kInternal, "standard output cannot be written");
+  return 0;
 }
 
 int verify(Session& s) {
-  s.arguments.at_most(3);
-  const std::string path = s.arguments.word(2, "a file, or - for standard input");
+  const std::string path = s.arguments.word(0, "a file, or - for standard input");
   std::ifstream file;
   if (path != "-") {
     file.open(path, std::ios::binary);
@@ -137,12 +85,32 @@ int verify(Session& s) {
 
 }  // namespace
 
-int run_audit(Session& s) {
-  const std::string verb = s.arguments.words.size() < 2 ? "ls" : s.arguments.words[1];
-  if (verb == "ls") return list(s);
-  if (verb == "export") return export_log(s);
-  if (verb == "verify") return verify(s);
-  unknown_verb("audit", verb, "ls|export|verify");
+Command audit_command() {
+  const Flag from{"from", "TIME", "not before, such as 2026-11-24T10:00:00Z"},
+      to{"to", "TIME", "before this"};
+  return {.name = "audit",
+          .summary = "who did what, and the proof that nothing is missing",
+          .verbs = {{.name = "ls",
+                     .usage = "[--from TIME] [--to TIME] [--actor ID] [--action NAME]",
+                     .summary = "the newest events",
+                     .flags = std::vector<Flag>{from,
+                                                to,
+                                                {"actor", "ID", "by this person or key"},
+                                                {"action", "NAME", "such as createFleet"}} +
+                              list_flags(),
+                     .run = list},
+                    {.name = "export",
+                     .usage = "[--from TIME] [--to TIME] [--format jsonl|csv]",
+                     .summary = "the whole log of that time, as the chain it is",
+                     .flags = {from, to, {"format", "FORMAT", "jsonl (default) or csv"}},
+                     .run = export_log},
+                    {.name = "verify",
+                     .usage = "FILE|-",
+                     .summary = "needs no server",
+                     .words = {Kind::kFile},
+                     .run = verify}},
+          .examples = {"flock audit --action createFleet", "flock audit export > audit.jsonl",
+                       "flock audit verify audit.jsonl"}};
 }
 
 }  // namespace flock::cli
