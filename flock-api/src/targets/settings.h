@@ -28,6 +28,8 @@ struct Settings {
   std::vector<std::string> mqtt_device_urls;
   std::string registry_url = "http://127.0.0.1:5000", registry_service = "flock-registry";
   std::vector<std::string> registry_hosts;
+  std::string oidc_issuer, oidc_client_id = "flock-cli";
+  std::vector<std::string> oidc_audience;
   std::string keys_directory = "/etc/flock/keys";
   Duration device_token_lifetime{3'600'000};
   Duration presence_every{20'000};  // no key: tests do not want to wait for the ingester's sweep
