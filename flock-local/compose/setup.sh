@@ -16,7 +16,7 @@ if [ ! -s /secrets/mqtt ]; then
 fi
 
 flock-api generate-keys /flock/keys
-chown 10001 /flock/keys/device-signing.pem
+chown -R 10001 /flock/keys/device-signing.pem /flock/keys/sealing
 cp /flock/keys/jwks.json /broker/jwks.json
 
 if [ ! -s /broker/server.pem ]; then
