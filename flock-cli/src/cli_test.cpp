@@ -42,6 +42,7 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock releases    compose files locked to digests; never changed
   flock deploy      roll a release out to a fleet and watch it
   flock rollouts    deployments under way and past
+  flock env         environment variables and secrets
   flock api         call the REST API as it is
   flock doctor      check configuration, server, clock and credential
   flock completion  the completion script of a shell
