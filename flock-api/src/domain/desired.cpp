@@ -79,6 +79,13 @@ std::map<std::string, std::string> environment_of(const wl::Service& service,
   return out;
 }
 
+// A variable for every service is there once for each.
+void check_size(const DesiredState& desired) {
+  if (desired.ByteSizeLong() > kDesiredBytes)
+    throw Error(Code::kUnprocessable,
+                "too_large: the release with its variables does not fit into one message");
+}
+
 }  // namespace
 
 std::string digest_for(const std::map<std::string, std::string>& digests,
@@ -139,6 +146,7 @@ DesiredState make_desired(const wl::Workload& workload, const std::string& archi
     out->set_name(network.name);
     out->set_internal(network.internal);
   }
+  check_size(desired);
   return desired;
 }
 
@@ -158,6 +166,7 @@ bool replace_environment(DesiredState& desired, const wl::Workload& workload,
     service.clear_environment();
     for (const auto& [name, value] : wanted) (*service.mutable_environment())[name] = value;
   }
+  check_size(desired);
   return changed;
 }
 

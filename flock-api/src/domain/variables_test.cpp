@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <random>
 
+#include "base/error.h"
 #include "domain/desired.h"
 
 namespace flock::domain {
@@ -101,6 +102,19 @@ TEST(Variables, ReplaceOnlyEnvironmentsThatDiffer) {
   // Taken away again: what the compose file said comes back.
   EXPECT_TRUE(replace_environment(desired, two_services(), {}));
   EXPECT_EQ(desired.SerializeAsString(), before.SerializeAsString());
+}
+
+// A message that no broker takes would hold up all others.
+TEST(Variables, MustFitIntoOneMessage) {
+  std::vector<Variable> many;
+  for (int i = 0; i < 20; ++i)
+    many.push_back(
+        {Level::kFleet, "", "A" + std::to_string(i), std::string(32 * 1024, 'x'), false});
+  EXPECT_THROW(make_desired(two_services(), "amd64", "", many), Error);
+  auto desired = make_desired(two_services(), "amd64", "", {});
+  EXPECT_THROW(replace_environment(desired, two_services(), many), Error);
+  many.resize(10);
+  EXPECT_NO_THROW(make_desired(two_services(), "amd64", "", many));
 }
 
 }  // namespace

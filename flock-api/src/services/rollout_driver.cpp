@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rollout_driver.h"
 
+#include <optional>
+
 #include "async/deadline.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -22,6 +24,7 @@ using postgres::Scope;
 // How often one device that shows an old version is sent its desired state again.
 constexpr Duration kRepublishEvery{10'000};
 constexpr Duration kPublishTime{5000};
+constexpr int kStalePages = 5;
 
 mqtt::Message internal_message(std::string topic, const std::string& payload) {
   mqtt::Message message;
@@ -49,6 +52,33 @@ std::vector<domain::Variable> open_variables(const crypto::SealingKeys& keys,
     out.push_back(std::move(variable));
   }
   return out;
+}
+
+// The release stays what it is, and so does all else that was decided for the device. Nothing when
+// there is no difference, or when the device must keep what it has.
+std::optional<device::v1::DesiredState> made_anew(const crypto::SealingKeys& keys,
+                                                  const std::string& org, const Row& row,
+                                                  const std::vector<domain::Variable>& variables) {
+  const auto workload = workload::from_json(row.text("workload"));
+  device::v1::DesiredState desired;
+  try {
+    if (!row.optional_text("desired")) {  // it was removed, and came back
+      desired =
+          domain::make_desired(workload, row.text("architecture"), row.text("variant"), variables);
+      desired.set_release_id(row.text("desired_release_id"));
+      desired.set_release_version(row.text("release_version"));
+      desired.set_rollout_id(row.optional_text("desired_rollout_id").value_or(""));
+      desired.set_soak_ms(row.optional_integer("soak_ms").value_or(0));
+      return desired;
+    }
+    if (!desired.ParseFromString(open_desired(keys, org, row.text("id"), row.bytes("desired"))))
+      throw Error(Code::kCorrupt, "a stored desired state cannot be read");
+    if (domain::replace_environment(desired, workload, variables)) return desired;
+  } catch (const Error& error) {
+    if (error.code() != Code::kUnprocessable) throw;
+    log::error("changed variables do not reach a device", error, {{"device", row.text("id")}});
+  }
+  return std::nullopt;
 }
 
 // What cannot be opened must not stand in the way of all that comes after it.
@@ -179,18 +209,21 @@ Task<void> RolloutDriver::adopt_latecomers() {
   }
 }
 
+// Page after page, but not so many that all else waits: the next round goes on behind the last.
 Task<void> RolloutDriver::rebuild_stale() {
   constexpr const char* kFirst = "00000000-0000-0000-0000-000000000000";
-  const auto devices =
-      co_await db_.query(Scope::system(), sql::kStaleDevices,
-                         Params().text(stale_after_.empty() ? std::string(kFirst) : stale_after_));
-  stale_after_ = devices.empty() ? "" : devices.rows.back().text("id");
-  for (const Row& device : devices.rows)
-    co_await unless_corrupt("a changed device", device.text("id"),
-                            rebuild(device.text("org_id"), device.text("id")));
+  for (int page = 0; page < kStalePages; ++page) {
+    const auto devices = co_await db_.query(
+        Scope::system(), sql::kStaleDevices,
+        Params().text(stale_after_.empty() ? std::string(kFirst) : stale_after_));
+    stale_after_ = devices.empty() ? "" : devices.rows.back().text("id");
+    for (const Row& device : devices.rows)
+      co_await unless_corrupt("a changed device", device.text("id"),
+                              rebuild(device.text("org_id"), device.text("id")));
+    if (stale_after_.empty()) co_return;
+  }
 }
 
-// The release stays what it is, and so does all else that was decided for the device.
 Task<void> RolloutDriver::rebuild(std::string org, std::string device) {
   std::string rollout;
   const auto work = [&](postgres::Transaction& tx) -> Task<void> {
@@ -200,37 +233,23 @@ Task<void> RolloutDriver::rebuild(std::string org, std::string device) {
     const Row& row = locked.rows.front();
     const auto variables = open_variables(
         keys_, org, co_await tx.query(sql::kVariablesOfDevice, Params().text(org).text(device)));
-    const auto workload = workload::from_json(row.text("workload"));
-    device::v1::DesiredState desired;
-    bool changed = true;
-    if (row.optional_text("desired")) {
-      if (!desired.ParseFromString(open_desired(keys_, org, device, row.bytes("desired"))))
-        throw Error(Code::kCorrupt, "a stored desired state cannot be read");
-      changed = domain::replace_environment(desired, workload, variables);
-    } else {  // it was removed, and came back
-      desired =
-          domain::make_desired(workload, row.text("architecture"), row.text("variant"), variables);
-      desired.set_release_id(row.text("desired_release_id"));
-      desired.set_release_version(row.text("release_version"));
-      desired.set_rollout_id(row.optional_text("desired_rollout_id").value_or(""));
-      desired.set_soak_ms(row.optional_integer("soak_ms").value_or(0));
-    }
-    if (!changed) {
+    auto desired = made_anew(keys_, org, row, variables);
+    if (!desired) {
       co_await tx.query(sql::kStaleDone, Params().text(org).text(device));
       co_return;
     }
     const std::int64_t version = row.integer("desired_version") + 1;
-    desired.set_version(version);
-    desired.set_created_at_ms(to_unix_ms(system_clock().now()));
+    desired->set_version(version);
+    desired->set_created_at_ms(to_unix_ms(system_clock().now()));
     co_await tx.query(sql::kStaleRebuilt, Params().text(org).text(device).integer(version).bytes(
-                                              seal_desired(keys_, org, device, desired)));
+                                              seal_desired(keys_, org, device, *desired)));
     const auto followed =
         co_await tx.query(sql::kRolloutFollows, Params()
                                                     .text(org)
                                                     .text(device)
                                                     .text(row.optional_text("desired_rollout_id"))
                                                     .integer(version));
-    if (!followed.empty()) rollout = desired.rollout_id();
+    if (!followed.empty()) rollout = desired->rollout_id();
   };
   co_await db_.transaction(Scope::system(), work);
   if (!rollout.empty()) co_await announce(org, rollout);

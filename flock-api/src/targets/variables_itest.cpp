@@ -242,10 +242,8 @@ TEST_F(Variables, AreRefusedWithEveryFaultNamed) {
     const bj::value all = co_await site.api.call("GET", site.fleet + "/variables");
     EXPECT_EQ(all.at("items").as_array().size(), 1u) << "all or nothing";
     // Together they must fit into one message for the device.
-    for (int i = 0; i < 7; ++i)
-      EXPECT_EQ(co_await site.set(site.fleet, "A" + std::to_string(i), std::string(32'000, 'x')),
-                201);
-    EXPECT_EQ(co_await site.set(site.fleet, "A8", std::string(32'000, 'x')), 422);
+    EXPECT_EQ(co_await site.set(site.fleet, "B", std::string(31'000, 'x')), 201);
+    EXPECT_EQ(co_await site.set(site.fleet, "C", std::string(31'000, 'x')), 422);
   });
 }
 

@@ -16,9 +16,9 @@ namespace {
 using domain::Level;
 
 constexpr std::size_t kMostImported = 500;
-constexpr std::int64_t kMostVariables = 500;     // of one owner
-constexpr std::int64_t kMostBytes = 256 * 1024;  // all of them, as stored: a device gets them
-                                                 // in one message
+// Of one owner, as stored. A device gets those of three owners, once for each service, in one
+// message (domain::kDesiredBytes).
+constexpr std::int64_t kMostVariables = 500, kMostBytes = 64 * 1024;
 
 // Whose variables a request is about.
 struct Owner {
@@ -130,7 +130,7 @@ Task<void> spread(Call& call, const Owner& owner, postgres::Transaction& tx) {
   if (row.integer("count") > kMostVariables || row.integer("bytes") > kMostBytes)
     throw Error(Code::kUnprocessable,
                 "these are too many variables for one " + std::string(to_string(owner.level)))
-        .hint("at most " + std::to_string(kMostVariables) + ", and 256 KiB in all");
+        .hint("at most " + std::to_string(kMostVariables) + ", and 64 KiB in all");
   const char* mark = owner.level == Level::kOrganization ? sql::kStaleOrganization
                      : owner.level == Level::kFleet      ? sql::kStaleFleet
                                                          : sql::kStaleDevice;
