@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-parts="postgres mosquitto valkey registry api podman flockd"   # start order
+parts="postgres mosquitto valkey registry oidc api podman flockd"   # start order
 
 secret() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
 
@@ -85,14 +85,15 @@ start_mosquitto() {
   local dir user
   dir=$(data mosquitto mosquitto)
   secret_file "$home/secrets/mqtt"
-  if [ ! -s "$home/secrets/mqtt.passwords" ]; then
-    (
-      umask 077
-      for user in flock-api flock-ingester flock-scheduler; do echo "$user:$(secret)"; done >"$home/secrets/mqtt.passwords"
-      cp "$home/secrets/mqtt.passwords" "$dir/passwords"
-      mosquitto_passwd -U "$dir/passwords"
-    )
-  fi
+  # Target by target, so that a stack made before a target existed gets what is new.
+  for user in flock-api flock-ingester flock-scheduler flock-audit; do
+    grep -qs "^$user:" "$home/secrets/mqtt.passwords" || (umask 077; echo "$user:$(secret)" >>"$home/secrets/mqtt.passwords")
+  done
+  (
+    umask 077
+    cp "$home/secrets/mqtt.passwords" "$dir/passwords"
+    mosquitto_passwd -U "$dir/passwords"
+  )
   cp "$root/flock-local/broker-plugin/acl" "$dir/acl"
   cp "$bin/flock-local/broker-plugin/flock_auth.so" "$home/keys/jwks.json" "$home/tls/server.pem" "$home/tls/server.key" "$dir/"
   cat >"$dir/mosquitto.conf" <<C
@@ -164,6 +165,18 @@ C
 }
 ready_registry() { port_open "$(port registry)"; }
 
+# The OpenID provider for development: any name with any password, on loopback only.
+start_oidc() {
+  start oidc node "$root/flock-local/oidc/server.mjs" --port "$(port oidc)" --issuer "$(oidc_issuer)" \
+    --audience "$oidc_audience" --keys "$home/oidc"
+  wait_for 30 "the OpenID provider" ready_oidc
+}
+ready_oidc() { alive oidc && curl -fs -m 5 -o /dev/null "$(oidc_issuer)/.well-known/openid-configuration"; }
+oidc_issuer() { echo "http://127.0.0.1:$(port oidc)"; }
+oidc_audience=https://api.flock.local
+# approve_device USER_CODE USER: what a person does in the browser during `flock login`.
+approve_device() { node "$root/flock-local/oidc/approve.mjs" "$(oidc_issuer)" "$1" "$2"; }
+
 public_url() { echo "http://127.0.0.1:$(port api)"; }
 admin_url() { echo "http://127.0.0.1:$(port admin)"; }
 
@@ -192,8 +205,16 @@ registry:
   url: http://127.0.0.1:$(port registry)
   hosts: ["127.0.0.1:$(port registry)"]
   service: flock-registry
+oidc:
+  issuer: $(oidc_issuer)
+  audience: ["$oidc_audience"]
+  client_id: flock-cli
 keys:
   directory: $home/keys
+audit:
+  kind: file
+  directory: $home/audit
+  spool_directory: $home/audit-spool
 C
   start api "$bin/flock-api/flock-api" --config "$home/flock-api.yaml"
   until ready_api; do

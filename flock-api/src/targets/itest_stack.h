@@ -77,12 +77,12 @@ class Backend {
   Executor executor;
   postgres::Database db;
   std::unique_ptr<stores::LiveState> live;
-  mqtt::Client bus;
+  mqtt::Client bus, recorder;
   crypto::Key signing;
   std::shared_ptr<const crypto::SealingKeys> sealing;  // another may be put here before start()
   TaskScope scope;
   std::vector<std::unique_ptr<Target>> targets;
-  // What the audit log was told; this stands in for its writer, which has tests of its own.
+  // What the audit log was told.
   std::vector<internal::v1::AuditEvent> audited;
 };
 
@@ -94,6 +94,7 @@ class Api {
   Task<bj::value> call(std::string method, std::string path, bj::object body);
   std::string token;  // sent as Bearer
   std::optional<std::string> basic;
+  std::vector<std::pair<std::string, std::string>> more_headers;
   net::Response last;
   static std::set<std::string>& answered();  // operationIds that succeeded
 

@@ -21,6 +21,7 @@
   COMMAND(deploy)               \
   COMMAND(rollouts)             \
   COMMAND(env)                  \
+  COMMAND(audit)                \
   COMMAND(api)                  \
   COMMAND(doctor)               \
   COMMAND(completion)

@@ -18,6 +18,7 @@
 #include "oci/registry_client.h"
 #include "services/audit_trail.h"
 #include "services/credentials.h"
+#include "stores/identity/oidc.h"
 #include "stores/postgres/statements.h"
 #include "targets/api/principal.h"
 #include "targets/target.h"
@@ -70,6 +71,7 @@ class Context {
   services::DeviceTokens tokens;
   services::AuditTrail audit;
   oci::RegistryClient registry;
+  std::unique_ptr<identity::OidcVerifier> people;  // null: no identity provider
   Principals principals;
 
  private:
@@ -123,6 +125,7 @@ void add_provisioning_routes(Context& context);
 void add_release_routes(Context& context);
 void add_rollout_routes(Context& context);
 void add_variable_routes(Context& context);
+void add_audit_routes(Context& context);
 void add_openapi_route(Context& context);
 void add_routes(Context& context);  // all of them
 
