@@ -354,6 +354,33 @@ TEST_F(Variables, ThatChangeDuringARolloutDoNotLoseIt) {
   });
 }
 
+TEST_F(Variables, FollowADeviceToAnotherFleetAndBackFromItsRemoval) {
+  on_site([](Site& site) -> Task<void> {
+    const bj::value other =
+        co_await site.api.call("POST", "/v1/fleets", bj::object{{"name", "Other"}});
+    co_await site.set(site.fleet, "A", "edge");
+    co_await site.set("/v1/fleets/other", "A", "other");
+    co_await site.deploy();
+    EXPECT_EQ(site.has("A"), "edge");
+    const auto change = [&](const char* statement, std::string fleet) -> Task<void> {
+      co_await site.backend.db.query(postgres::Scope::system(), statement,
+                                     postgres::Params().text(site.device.id).text(fleet));
+    };
+    co_await change("UPDATE devices SET fleet_id = $2 WHERE id = $1", text(other, "id"));
+    co_await site.until("A", "other");
+    const std::int64_t version = site.device.desired.version();
+    co_await site.api.call("DELETE", site.of_device());
+    co_await eventually("nothing is retained",
+                        [&]() -> Task<bool> { co_return site.device.desired.services().empty(); });
+    co_await change(
+        "UPDATE devices SET removed_at = NULL, revoked_at = NULL, fleet_id = $2 WHERE id = $1",
+        site.fleet_id);
+    co_await site.until("A", "edge");
+    EXPECT_EQ(site.device.desired.version(), version + 1);
+    EXPECT_EQ(site.device.desired.services(0).image(), "registry.example/acme/web@sha256:a");
+  });
+}
+
 TEST_F(Variables, AreSealedAnewWhenTheKeysRotate) {
   std::string fleet;
   on_site([&](Site& site) -> Task<void> {
