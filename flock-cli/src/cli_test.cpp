@@ -43,6 +43,7 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock releases    compose files locked to digests; never changed
   flock deploy      roll a release out to a fleet and watch it
   flock rollouts    deployments under way and past
+  flock env         environment variables and secrets
   flock audit       who did what, and the proof that nothing is missing
   flock api         call the REST API as it is
   flock doctor      check configuration, server, clock and credential

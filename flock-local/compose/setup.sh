@@ -19,7 +19,7 @@ mv /secrets/mqtt.new /secrets/mqtt
 chown 10001 /audit
 
 flock-api generate-keys /flock/keys
-chown 10001 /flock/keys/device-signing.pem
+chown -R 10001 /flock/keys/device-signing.pem /flock/keys/sealing
 cp /flock/keys/jwks.json /broker/jwks.json
 
 if [ ! -s /broker/server.pem ]; then

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/random.h"
 #include "crypto/jwt.h"
 #include "net/router.h"
 #include "services/credentials.h"
@@ -126,6 +127,13 @@ mqtt::ClientOptions Stack::bus(const std::string& id) const {
 // --- The targets
 // ----------------------------------------------------------------------------------
 
+// The same for all tests of the program: they share a database.
+std::shared_ptr<const crypto::SealingKeys> sealing_keys(const std::string& current) {
+  static const std::map<std::string, Secret> keys = {{"a", Secret(random_bytes(32))},
+                                                     {"b", Secret(random_bytes(32))}};
+  return std::make_shared<const crypto::SealingKeys>(keys, current);
+}
+
 Backend::Backend(Executor e, Stack& from)
     : stack(from),
       executor(e),
@@ -134,9 +142,14 @@ Backend::Backend(Executor e, Stack& from)
       bus(e, from.bus("backend-" + new_uuid())),
       recorder(e, from.bus("recorder-" + new_uuid())),
       signing(crypto::Key::generate(crypto::Key::Kind::kP256)),
+      sealing(sealing_keys("a")),
       scope(e) {}
 
-Parts Backend::parts() { return Parts{executor, stack.settings, db, *live, bus, signing}; }
+Parts Backend::parts() {
+  Parts parts{executor, stack.settings, db, *live, bus, signing};
+  parts.sealing = sealing;
+  return parts;
+}
 
 Task<void> Backend::start() {
   co_await db.migrate();

@@ -20,6 +20,7 @@
   COMMAND(releases)             \
   COMMAND(deploy)               \
   COMMAND(rollouts)             \
+  COMMAND(env)                  \
   COMMAND(audit)                \
   COMMAND(api)                  \
   COMMAND(doctor)               \

@@ -6,12 +6,14 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "net/http_server.h"
+#include "services/sealing.h"
 #include "targets/api/call.h"
 
 namespace flock::targets {
 namespace {
 
 constexpr Duration kForgetEvery{3'600'000};
+constexpr Duration kResealAgain{60'000};
 
 class ApiTarget final : public Target {
  public:
@@ -40,6 +42,7 @@ class ApiTarget final : public Target {
     server_.listen(net::Listener::tcp(context_.parts.executor, address.host, address.port, tls));
     scope_.spawn("revocations", repeat_revocations());
     scope_.spawn("idempotency", forget_answers());
+    scope_.spawn("sealing", reseal());
     log::info("the API listens", {{"address", settings.api_listen}});
   }
 
@@ -78,6 +81,21 @@ class ApiTarget final : public Target {
         if (error.code() == Code::kCancelled) throw;
         log::warn("old answers were not removed; it is repeated", error);
       }
+    }
+  }
+
+  // After a rotation of the keys: until no value is sealed with an older one. Answers to
+  // Idempotency-Keys are not worth it, they are gone after a day.
+  Task<void> reseal() {
+    for (;;) {
+      try {
+        co_await services::reseal_all(context_.parts.db, keys_of(context_.parts));
+        co_return;
+      } catch (const Error& error) {
+        if (error.code() == Code::kCancelled) throw;
+        log::warn("values under older keys were not sealed anew; it is repeated", error);
+      }
+      co_await sleep_for(kResealAgain);
     }
   }
 
