@@ -83,5 +83,6 @@ BEGIN
   ALTER TABLE users ENABLE ROW LEVEL SECURITY;
   ALTER TABLE users FORCE ROW LEVEL SECURITY;
   CREATE POLICY tenant ON users USING (current_setting('flock.system', true) = 'on'
-    OR EXISTS (SELECT FROM members m WHERE m.user_id = users.id));
+    OR EXISTS (SELECT FROM members m WHERE m.user_id = users.id))
+    WITH CHECK (current_setting('flock.system', true) = 'on');
 END $$;
