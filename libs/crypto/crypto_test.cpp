@@ -27,7 +27,7 @@ Expected expected() {
 }
 
 TEST(Key, KeepsItsFormsAndSigns) {
-  for (const Key::Kind kind : {Key::Kind::kP256, Key::Kind::kEd25519}) {
+  for (const Key::Kind kind : {Key::Kind::kP256, Key::Kind::kEd25519, Key::Kind::kRsa}) {
     const Key key = Key::generate(kind);
     const Key back = Key::from_private_pem(key.private_pem()),
               open = Key::from_public_pem(key.public_pem()), jwk = Key::from_jwk(key.public_jwk());
@@ -35,7 +35,7 @@ TEST(Key, KeepsItsFormsAndSigns) {
     EXPECT_EQ(jwk.thumbprint(), key.thumbprint());
     EXPECT_FALSE(open.has_private());
     const std::string signature = back.sign("message");
-    EXPECT_EQ(signature.size(), 64u);
+    EXPECT_EQ(signature.size(), kind == Key::Kind::kRsa ? 256u : 64u);
     EXPECT_TRUE(open.verify("message", signature));
     EXPECT_TRUE(jwk.verify("message", signature));
     EXPECT_FALSE(open.verify("messagE", signature));
@@ -48,8 +48,15 @@ TEST(Key, KeepsItsFormsAndSigns) {
   }
 }
 
-// RFC 7638 3.1 is about RSA; this pair is RFC 8037, appendix A.3.
+// RFC 7638, 3.1 (RSA) and RFC 8037, appendix A.3 (Ed25519).
 TEST(Key, HasTheThumbprintOfTheStandard) {
+  const Key rsa = Key::from_jwk(
+      R"({"kty":"RSA","e":"AQAB","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtV)"
+      R"(T86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7)"
+      R"(_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91C)"
+      R"(bOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEg)"
+      R"(U8awapJzKnqDKgw"})");
+  EXPECT_EQ(rsa.thumbprint(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
   const Key key = Key::from_jwk(
       R"({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})");
   EXPECT_EQ(key.thumbprint(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
@@ -137,12 +144,57 @@ JwkSet set_of(const Key& key) {
   return set;
 }
 
+// RFC 7515, appendices A.2 (RS256) and A.3 (ES256): the same claims under two keys.
+TEST(Jwt, TakesTheTokensOfTheStandard) {
+  const std::string body =
+      "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVl"
+      "fQ.";
+  const Key rsa = Key::from_jwk(
+      R"({"kty":"RSA","e":"AQAB","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHm)"
+      R"(fHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9)"
+      R"(wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4)"
+      R"(uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9)"
+      R"(gb54h4FRWyuXpoQ"})");
+  const Key p256 = Key::from_jwk(
+      R"({"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",)"
+      R"("y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"})");
+  const std::string rs256 =
+      "eyJhbGciOiJSUzI1NiJ9." + body +
+      "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5"
+      "jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb"
+      "1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QO"
+      "YEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw";
+  const std::string es256 =
+      "eyJhbGciOiJFUzI1NiJ9." + body +
+      "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+  Expected joe;
+  joe.issuer = "joe";
+  const TimePoint then = from_unix_ms(1'300'819'000'000);
+  EXPECT_TRUE(verify_jwt(rs256, rsa, joe, then).at("http://example.com/is_root").as_bool());
+  EXPECT_TRUE(verify_jwt(es256, p256, joe, then).at("http://example.com/is_root").as_bool());
+  EXPECT_EQ(code_of([&] { verify_jwt(rs256, rsa, joe, kNow); }), Code::kUnauthenticated);
+  EXPECT_EQ(code_of([&] { verify_jwt(rs256, p256, joe, then); }), Code::kUnauthenticated);
+  EXPECT_EQ(code_of([&] { verify_jwt(es256, rsa, joe, then); }), Code::kUnauthenticated);
+}
+
 // The header's `kid` names the key, the key's own type decides the algorithm.
 TEST(Jwt, RefusesASwappedKeyType) {
   const Key p256 = Key::generate(Key::Kind::kP256), ed = Key::generate(Key::Kind::kEd25519);
   EXPECT_EQ(refusal(sign_jwt(ed, claims()), set_of(ed)), "");
   EXPECT_EQ(refusal(sign_jwt(ed, claims(), p256.thumbprint()), set_of(p256)), "wrong algorithm");
   EXPECT_EQ(refusal(sign_jwt(p256, claims(), ed.thumbprint()), set_of(ed)), "wrong algorithm");
+  const Key rsa = Key::generate(Key::Kind::kRsa);
+  EXPECT_EQ(refusal(sign_jwt(rsa, claims()), set_of(rsa)), "");
+  EXPECT_EQ(refusal(sign_jwt(rsa, claims(), p256.thumbprint()), set_of(p256)), "wrong algorithm");
+  EXPECT_EQ(refusal(sign_jwt(p256, claims(), rsa.thumbprint()), set_of(rsa)), "wrong algorithm");
+  for (const char* name : {"RS384", "PS256", "HS256", "none", "ES256", "rs256"}) {
+    const std::string head =
+        to_base64url(bj::serialize(bj::object{{"alg", name}, {"kid", rsa.thumbprint()}}));
+    const std::string text = head + "." + to_base64url(bj::serialize(claims()));
+    EXPECT_EQ(refusal(text + "." + to_base64url(rsa.sign(text)), set_of(rsa)), "wrong algorithm");
+    EXPECT_EQ(refusal(text + "." + to_base64url(hmac_sha256(rsa.public_pem(), text)), set_of(rsa)),
+              "wrong algorithm");
+  }
   // Signed by the right key under another name of the algorithm.
   for (const char* name : {"ES384", "es256", "EdDSA", "none", "None", "", "HS256", "RS256"}) {
     const std::string head = to_base64url(
@@ -202,6 +254,10 @@ TEST(Jwt, ReadsTimesAndAudiencesStrictly) {
   EXPECT_EQ(with("exp", now - 30), "expired");
   EXPECT_EQ(with("nbf", now + 30), "");
   EXPECT_EQ(with("nbf", now + 31), "not valid yet");
+  // Nor can a caller ask for more.
+  Expected lax = expected();
+  lax.leeway = Duration(3'600'000);
+  EXPECT_EQ(refusal(sign_jwt(key, claims(-30)), set, lax), "expired");
 }
 
 TEST(Jwt, RefusesACriticalHeaderAndAMissingKeyId) {
@@ -257,6 +313,56 @@ TEST(JwkSet, KeepsWhatItKnowsAndPassesOverTheRest) {
         std::string(R"({"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]})")}) {
     EXPECT_EQ(code_of([&] { JwkSet::parse(bad); }), Code::kInvalidArgument) << bad;
   }
+}
+
+TEST(JwkSet, TakesOnlyStrongSignatureKeysWithAnIdOfTheirOwn) {
+  const Key rsa = Key::generate(Key::Kind::kRsa), p256 = Key::generate(Key::Kind::kP256);
+  const auto jwk = [](const Key& key, const bj::object& changes) {
+    bj::object out = bj::parse(key.public_jwk()).as_object();
+    out["kid"] = "k";
+    for (const auto& [name, value] : changes) {
+      if (value.is_null()) {
+        out.erase(name);
+      } else {
+        out[name] = value;
+      }
+    }
+    return out;
+  };
+  const auto set = [](bj::array keys) {
+    return JwkSet::parse(bj::serialize(bj::object{{"keys", std::move(keys)}}));
+  };
+  EXPECT_EQ(refusal(sign_jwt(rsa, claims(), "k"), set({jwk(rsa, {})})), "");
+  EXPECT_EQ(peek_kid(sign_jwt(rsa, claims(), "k")), "k");
+  EXPECT_NE(set({jwk(rsa, {{"use", nullptr}, {"alg", nullptr}})}).find("k"), nullptr);
+  EXPECT_NE(set({jwk(rsa, {{"key_ops", {"verify"}}})}).find("k"), nullptr);
+  const bj::object ignored[] = {{{"use", "enc"}},
+                                {{"use", 7}},
+                                {{"alg", "RSA-OAEP"}},
+                                {{"alg", "PS256"}},
+                                {{"alg", 5}},
+                                {{"key_ops", {"encrypt"}}},
+                                {{"key_ops", "verify"}},
+                                {{"n", to_base64url(std::string(255, '\xff'))}},
+                                {{"n", nullptr}}};
+  for (const bj::object& changes : ignored)
+    EXPECT_EQ(set({jwk(rsa, changes)}).size(), 0u) << bj::serialize(changes);
+  const bj::object broken[] = {{{"e", "AA"}},
+                               {{"e", "AQ"}},
+                               {{"e", "Ag"}},
+                               {{"e", nullptr}},
+                               {{"e", to_base64url(std::string(9, '\xff'))}},
+                               {{"n", to_base64url(std::string(256, '\xfe'))}},
+                               {{"n", to_base64url('\1' + std::string(255, '\xff'))}},
+                               {{"n", to_base64url(std::string(1025, '\xff'))}}};
+  for (const bj::object& changes : broken) {
+    const auto parse = [&] { set({jwk(rsa, changes)}); };
+    EXPECT_EQ(code_of(parse), Code::kInvalidArgument) << bj::serialize(changes);
+  }
+  // Two keys of one id: neither is used. The same key twice is harmless.
+  EXPECT_EQ(set({jwk(rsa, {}), jwk(p256, {}), jwk(p256, {})}).size(), 0u);
+  EXPECT_EQ(set({jwk(rsa, {}), jwk(p256, {}), jwk(p256, {{"kid", "b"}})}).size(), 1u);
+  EXPECT_EQ(set({jwk(rsa, {}), jwk(rsa, {})}).size(), 1u);
 }
 
 TEST(Wireguard, MakesKeysOfTheRightForm) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "crypto/jwt.h"
 
+#include <algorithm>
 #include <boost/json.hpp>
 
 #include "base/bytes.h"
@@ -12,6 +13,7 @@ namespace bj = boost::json;
 namespace {
 
 constexpr std::size_t kTokenLimit = 16 * 1024;
+constexpr Duration kMaxLeeway{30'000};
 
 [[noreturn]] void refuse(const std::string& reason) {
   throw Error(Code::kUnauthenticated, "token refused: " + reason);
@@ -84,15 +86,16 @@ bool has_audience(const bj::object& claims, std::string_view wanted) {
 }
 
 void check_claims(const bj::object& claims, const Expected& expected, TimePoint now) {
+  const Duration leeway = std::clamp(expected.leeway, Duration(0), kMaxLeeway);
   const auto expires = time_member(claims, "exp");
   if (!expires) refuse("no expiry");
-  if (now >= *expires + expected.leeway) refuse("expired");
+  if (now >= *expires + leeway) refuse("expired");
   const auto not_before = time_member(claims, "nbf");
-  if (not_before && now + expected.leeway < *not_before) refuse("not valid yet");
+  if (not_before && now + leeway < *not_before) refuse("not valid yet");
   const auto issued = time_member(claims, "iat");
-  if (issued && now + expected.leeway < *issued) refuse("issued in the future");
+  if (issued && now + leeway < *issued) refuse("issued in the future");
   if (expected.max_age != Duration::max()) {
-    if (!issued || now - *issued > expected.max_age + expected.leeway) refuse("too old");
+    if (!issued || now - *issued > expected.max_age + leeway) refuse("too old");
   }
   if (!expected.issuer.empty() && text_member(claims, "iss") != expected.issuer)
     refuse("wrong issuer");
@@ -102,19 +105,42 @@ void check_claims(const bj::object& claims, const Expected& expected, TimePoint 
 
 // The key decides the algorithm; a header that names another is refused (RFC 8725, 3.1).
 bj::object verify_with(Parts parts, const Key& key, const Expected& expected, TimePoint now) {
-  const std::string_view algorithm = key.kind() == Key::Kind::kP256 ? "ES256" : "EdDSA";
-  if (text_member(parts.header, "alg") != algorithm) refuse("wrong algorithm");
+  if (text_member(parts.header, "alg") != key.algorithm()) refuse("wrong algorithm");
   if (parts.header.contains("crit")) refuse("unknown critical header");
   if (!key.verify(parts.signed_text, parts.signature)) refuse("bad signature");
   check_claims(parts.claims, expected, now);
   return std::move(parts.claims);
 }
 
+// RFC 7517, 5: types and curves that are not understood are ignored, and so is what is not for
+// verifying signatures (4.2, 4.3) or is for an algorithm that we do not use with it (4.4).
+bool verifies_for_us(const bj::object& jwk) {
+  const std::string kind = text_member(jwk, "kty"), curve = text_member(jwk, "crv");
+  std::string_view algorithm;
+  if (kind == "EC" && curve == "P-256") algorithm = "ES256";
+  if (kind == "OKP" && curve == "Ed25519") algorithm = "EdDSA";
+  // A size that we do not take is a value out of range (RFC 7517, 5), not a damaged set.
+  if (kind == "RSA" && from_base64url(text_member(jwk, "n")).value_or("").size() >= 256)
+    algorithm = "RS256";
+  if (algorithm.empty()) return false;
+  if (jwk.contains("use") && text_member(jwk, "use") != "sig") return false;
+  // "Ed25519" is the name of RFC 9864 for the same thing.
+  const std::string named = text_member(jwk, "alg");
+  if (jwk.contains("alg") && named != algorithm && !(algorithm == "EdDSA" && named == "Ed25519"))
+    return false;
+  const bj::value* operations = jwk.if_contains("key_ops");
+  if (operations == nullptr) return true;
+  if (!operations->is_array()) return false;
+  return std::ranges::any_of(operations->get_array(), [](const bj::value& operation) {
+    return operation.is_string() && operation.get_string() == "verify";
+  });
+}
+
 }  // namespace
 
 std::string sign_jwt(const Key& key, const bj::object& claims, std::string_view kid) {
   bj::object header;
-  header["alg"] = key.kind() == Key::Kind::kP256 ? "ES256" : "EdDSA";
+  header["alg"] = key.algorithm();
   header["typ"] = "JWT";
   header["kid"] = kid.empty() ? key.thumbprint() : std::string(kid);
   std::string text =
@@ -137,8 +163,11 @@ bj::object verify_jwt(std::string_view token, const Key& key, const Expected& ex
 
 bj::object peek_claims(std::string_view token) { return split(token).claims; }
 
+std::string peek_kid(std::string_view token) { return text_member(split(token).header, "kid"); }
+
 JwkSet JwkSet::parse(std::string_view text) {
   JwkSet set;
+  std::vector<std::string> doubled;
   const bj::value document = json::parse(text, {.bytes = 256 * 1024, .depth = 8});
   const bj::value* keys =
       document.is_object() ? document.get_object().if_contains("keys") : nullptr;
@@ -147,14 +176,20 @@ JwkSet JwkSet::parse(std::string_view text) {
   }
   for (const bj::value& item : keys->get_array()) {
     if (!item.is_object()) throw Error(Code::kInvalidArgument, "not a JWK set: a key is no object");
-    // RFC 7517, 5: types and curves that are not understood are ignored.
-    const std::string kind = text_member(item.get_object(), "kty"),
-                      curve = text_member(item.get_object(), "crv");
-    if (!(kind == "EC" && curve == "P-256") && !(kind == "OKP" && curve == "Ed25519")) continue;
+    const bj::object& jwk = item.get_object();
+    if (!verifies_for_us(jwk)) continue;
     const Key key = Key::from_jwk(bj::serialize(item));
-    const std::string kid = text_member(item.get_object(), "kid");
-    set.keys_.emplace_back(kid.empty() ? key.thumbprint() : kid, key);
+    const std::string given = text_member(jwk, "kid");
+    const std::string kid = given.empty() ? key.thumbprint() : given;
+    // RFC 7517, 4.5 lets keys of different types share an id. Which of them a token means would be
+    // the token's choice, so neither is used.
+    const Key* const other = set.find(kid);
+    if (other != nullptr && other->thumbprint() == key.thumbprint()) continue;
+    if (other != nullptr) doubled.push_back(kid);
+    set.keys_.emplace_back(kid, key);
   }
+  for (const std::string& kid : doubled)
+    std::erase_if(set.keys_, [&](const auto& entry) { return entry.first == kid; });
   return set;
 }
 

@@ -20,9 +20,12 @@ namespace {
 
 using SignaturePtr = std::unique_ptr<ECDSA_SIG, Deleter<ECDSA_SIG_free>>;
 using ParamBuilderPtr = std::unique_ptr<OSSL_PARAM_BLD, Deleter<OSSL_PARAM_BLD_free>>;
+using NumberPtr = std::unique_ptr<BIGNUM, Deleter<BN_free>>;
 using ParamsPtr = std::unique_ptr<OSSL_PARAM, Deleter<OSSL_PARAM_free>>;
 
 constexpr int kCoordinate = 32;  // bytes of r, s, x and y on P-256
+// Bits of an RSA modulus: what is safe (RFC 7518, 3.3), and what is still quick to verify.
+constexpr int kRsaMin = 2048, kRsaMax = 8192;
 
 Error bad_key(std::string message) {
   return openssl_error(Code::kInvalidArgument, std::move(message));
@@ -37,8 +40,12 @@ Key wrap(PkeyPtr pkey, bool has_private) {
     EVP_PKEY_get_group_name(pkey.get(), group, sizeof group, nullptr);
     if (std::string_view(group) != "prime256v1") throw bad_key("only the curve P-256 is supported");
     kind = Key::Kind::kP256;
+  } else if (EVP_PKEY_is_a(pkey.get(), "RSA")) {
+    const int bits = EVP_PKEY_get_bits(pkey.get());
+    if (bits < kRsaMin || bits > kRsaMax) throw bad_key("an RSA key must have 2048 to 8192 bits");
+    kind = Key::Kind::kRsa;
   } else {
-    throw bad_key("only P-256 and Ed25519 keys are supported");
+    throw bad_key("only P-256, Ed25519 and RSA keys are supported");
   }
   return Key(std::make_shared<Key::Impl>(Key::Impl{std::move(pkey), kind, has_private}));
 }
@@ -60,8 +67,22 @@ std::string public_point(EVP_PKEY* pkey) {
   return point;
 }
 
+std::string rsa_number(EVP_PKEY* pkey, const char* name) {
+  BIGNUM* number = nullptr;
+  check(EVP_PKEY_get_bn_param(pkey, name, &number) == 1, "public key");
+  const NumberPtr owner(number);
+  std::string bytes(static_cast<std::size_t>(BN_num_bytes(number)), '\0');
+  BN_bn2bin(number, reinterpret_cast<unsigned char*>(bytes.data()));
+  return bytes;
+}
+
 // The members that RFC 7638 hashes, in lexical order.
 std::string thumbprint_input(const Key::Impl& key) {
+  if (key.kind == Key::Kind::kRsa) {
+    return R"({"e":")" + to_base64url(rsa_number(key.pkey.get(), OSSL_PKEY_PARAM_RSA_E)) +
+           R"(","kty":"RSA","n":")" +
+           to_base64url(rsa_number(key.pkey.get(), OSSL_PKEY_PARAM_RSA_N)) + "\"}";
+  }
   const std::string point = public_point(key.pkey.get());
   if (key.kind == Key::Kind::kEd25519) {
     return R"({"crv":"Ed25519","kty":"OKP","x":")" + to_base64url(point) + "\"}";
@@ -97,17 +118,9 @@ std::string raw_to_der(std::string_view raw) {
   return out;
 }
 
-PkeyPtr key_from_point(std::string_view type, std::string_view group, std::string_view point) {
-  const ParamBuilderPtr builder(OSSL_PARAM_BLD_new());
-  if (!group.empty()) {
-    OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, group.data(),
-                                    group.size());
-  }
-  OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(),
-                                   point.size());
-  const ParamsPtr params(OSSL_PARAM_BLD_to_param(builder.get()));
-  const PkeyContextPtr context(
-      EVP_PKEY_CTX_new_from_name(nullptr, std::string(type).c_str(), nullptr));
+PkeyPtr key_from_params(const char* type, OSSL_PARAM_BLD* builder) {
+  const ParamsPtr params(OSSL_PARAM_BLD_to_param(builder));
+  const PkeyContextPtr context(EVP_PKEY_CTX_new_from_name(nullptr, type, nullptr));
   EVP_PKEY* pkey = nullptr;
   if (EVP_PKEY_fromdata_init(context.get()) != 1 ||
       EVP_PKEY_fromdata(context.get(), &pkey, EVP_PKEY_PUBLIC_KEY, params.get()) != 1) {
@@ -116,11 +129,51 @@ PkeyPtr key_from_point(std::string_view type, std::string_view group, std::strin
   return PkeyPtr(pkey);
 }
 
+PkeyPtr key_from_point(const char* type, std::string_view group, std::string_view point) {
+  const ParamBuilderPtr builder(OSSL_PARAM_BLD_new());
+  if (!group.empty()) {
+    OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, group.data(),
+                                    group.size());
+  }
+  OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(),
+                                   point.size());
+  return key_from_params(type, builder.get());
+}
+
+PkeyPtr key_from_modulus(std::string_view modulus, std::string_view exponent) {
+  const auto number = [](std::string_view bytes) {
+    return NumberPtr(BN_bin2bn(reinterpret_cast<const unsigned char*>(bytes.data()),
+                               static_cast<int>(bytes.size()), nullptr));
+  };
+  const NumberPtr n = number(modulus), e = number(exponent);
+  // An even or tiny exponent is none; one over 64 bits only makes every verification slow.
+  if (!BN_is_odd(n.get()) || !BN_is_odd(e.get()) || BN_is_one(e.get()) || BN_num_bits(e.get()) > 64)
+    throw bad_key("not a valid RSA key");
+  const ParamBuilderPtr builder(OSSL_PARAM_BLD_new());
+  OSSL_PARAM_BLD_push_BN(builder.get(), OSSL_PKEY_PARAM_RSA_N, n.get());
+  OSSL_PARAM_BLD_push_BN(builder.get(), OSSL_PKEY_PARAM_RSA_E, e.get());
+  return key_from_params("RSA", builder.get());
+}
+
+const EVP_MD* digest_of(Key::Kind kind) {
+  return kind == Key::Kind::kEd25519 ? nullptr : EVP_sha256();  // Ed25519 hashes by itself
+}
+
 }  // namespace
 
 Key Key::generate(Kind kind) {
-  EVP_PKEY* pkey =
-      kind == Kind::kP256 ? EVP_EC_gen("P-256") : EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
+  EVP_PKEY* pkey = nullptr;
+  switch (kind) {
+    case Kind::kP256:
+      pkey = EVP_EC_gen("P-256");
+      break;
+    case Kind::kEd25519:
+      pkey = EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
+      break;
+    case Kind::kRsa:
+      pkey = EVP_RSA_gen(kRsaMin);
+      break;
+  }
   check(pkey != nullptr, "key generation");
   return wrap(PkeyPtr(pkey), true);
 }
@@ -157,10 +210,26 @@ Key Key::from_jwk(std::string_view text) {
   if (member("kty") == "OKP" && member("crv") == "Ed25519") {
     return wrap(key_from_point("ED25519", "", coordinate("x")), false);
   }
-  throw bad_key("only P-256 and Ed25519 keys are supported");
+  if (member("kty") == "RSA") {
+    const auto n = from_base64url(member("n")), e = from_base64url(member("e"));
+    if (!n || !e) throw bad_key("not a valid JWK");
+    return wrap(key_from_modulus(*n, *e), false);
+  }
+  throw bad_key("only P-256, Ed25519 and RSA keys are supported");
 }
 
 Key::Kind Key::kind() const { return impl_->kind; }
+std::string_view Key::algorithm() const {
+  switch (impl_->kind) {
+    case Kind::kP256:
+      return "ES256";
+    case Kind::kEd25519:
+      return "EdDSA";
+    case Kind::kRsa:
+      return "RS256";
+  }
+  FLOCK_ASSERT(false);
+}
 bool Key::has_private() const { return impl_->has_private; }
 
 std::string Key::private_pem() const {
@@ -186,7 +255,7 @@ std::string Key::public_der() const {
 
 std::string Key::public_jwk() const {
   boost::json::object jwk = json::parse(thumbprint_input(*impl_)).as_object();
-  jwk["alg"] = impl_->kind == Kind::kP256 ? "ES256" : "EdDSA";
+  jwk["alg"] = algorithm();
   jwk["use"] = "sig";
   jwk["kid"] = thumbprint();
   return boost::json::serialize(jwk);
@@ -216,7 +285,7 @@ std::string Key::libtrust_id() const {
 std::string Key::sign(std::string_view message) const {
   FLOCK_ASSERT(impl_->has_private);
   const DigestContextPtr context(EVP_MD_CTX_new());
-  const EVP_MD* digest = impl_->kind == Kind::kP256 ? EVP_sha256() : nullptr;
+  const EVP_MD* digest = digest_of(impl_->kind);
   const auto* data = reinterpret_cast<const unsigned char*>(message.data());
   std::size_t size = 0;
   check(EVP_DigestSignInit(context.get(), nullptr, digest, nullptr, impl_->pkey.get()) == 1 &&
@@ -231,11 +300,14 @@ std::string Key::sign(std::string_view message) const {
 }
 
 bool Key::verify(std::string_view message, std::string_view signature) const {
-  if (signature.size() != 2 * kCoordinate) return false;
+  const std::size_t wanted = impl_->kind == Kind::kRsa
+                                 ? static_cast<std::size_t>(EVP_PKEY_get_size(impl_->pkey.get()))
+                                 : std::size_t{2 * kCoordinate};
+  if (signature.size() != wanted) return false;
   const std::string encoded =
       impl_->kind == Kind::kP256 ? raw_to_der(signature) : std::string(signature);
   const DigestContextPtr context(EVP_MD_CTX_new());
-  const EVP_MD* digest = impl_->kind == Kind::kP256 ? EVP_sha256() : nullptr;
+  const EVP_MD* digest = digest_of(impl_->kind);
   check(EVP_DigestVerifyInit(context.get(), nullptr, digest, nullptr, impl_->pkey.get()) == 1,
         "verify");
   const bool good =

@@ -9,12 +9,13 @@
 
 namespace flock::crypto {
 
-// A P-256 or Ed25519 key pair, or only its public half. Cheap to copy. All failures:
-// Error{kInvalidArgument} for bad input.
+// A P-256, Ed25519 or RSA key pair, or only its public half. Cheap to copy. All failures:
+// Error{kInvalidArgument} for bad input. Flock's own keys are P-256 or Ed25519; RSA (2048 to 8192
+// bits, PKCS#1 v1.5 with SHA-256) is there to read what identity providers sign.
 class Key {
  public:
-  enum class Kind { kP256, kEd25519 };
-  static Key generate(Kind kind);
+  enum class Kind { kP256, kEd25519, kRsa };
+  static Key generate(Kind kind);                     // RSA: 2048 bits
   static Key from_private_pem(std::string_view pem);  // PKCS#8
   static Key from_public_pem(std::string_view pem);   // SubjectPublicKeyInfo
   static Key from_jwk(std::string_view json);         // public members only
@@ -24,13 +25,14 @@ class Key {
   std::string private_pem() const;
   std::string public_pem() const;
   std::string public_der() const;  // SubjectPublicKeyInfo
-  std::string public_jwk() const;  // JSON text with kty, crv, x, y, alg, use, kid
+  std::string public_jwk() const;  // JSON text with kty, its members, alg, use, kid
   std::string thumbprint() const;  // RFC 7638, base64url SHA-256; used as `kid`
   // libtrust key id: what docker-registry wants as `kid` (shared/recipes 3 of the docs: 12 groups
   // of base32).
   std::string libtrust_id() const;
 
-  // ES256: raw r||s, 64 bytes. Ed25519: 64 bytes.
+  std::string_view algorithm() const;  // RFC 7518: "ES256", "EdDSA", "RS256"
+  // ES256: raw r||s, 64 bytes. Ed25519: 64 bytes. RS256: as long as the modulus.
   std::string sign(std::string_view message) const;
   bool verify(std::string_view message, std::string_view signature) const;
 

@@ -75,6 +75,21 @@ class Registry final : public Server {
   std::string auth_;
 };
 
+// The development OpenID provider of flock-local/oidc on Node. Keys outlive a restart.
+class OidcProvider final : public Server {
+ public:
+  void start() override;
+  std::string issuer() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  static std::string audience() { return "https://api.flock.local"; }
+  // Signs `user` in by a whole device flow; the answer is the token endpoint's JSON. Blocks. Throws
+  // Error{kInternal}.
+  std::string sign_in(const std::string& user) const;
+  // The access token of that answer.
+  std::string access_token(const std::string& user) const;
+  // Throws the keys away; the next start() makes others.
+  void forget_keys();
+};
+
 // A Podman service on a store of its own: the runtime of one test device. Needs root. Everything it
 // made (containers, networks, mounts) goes with the object.
 class Podman final : public Server {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "targets/settings.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "net/http.h"
 #include "net/stream.h"
+#include "stores/identity/oidc.h"
 
 namespace flock::targets {
 namespace {
@@ -52,6 +55,10 @@ void Settings::bind(config::Schema& schema) {
   schema.add("registry.hosts", registry_hosts,
              "names of it in compose files; default: host and port of registry.url");
   schema.add("registry.service", registry_service, "audience of registry tokens");
+  schema.add("oidc.issuer", oidc_issuer,
+             "OpenID provider that people sign in with; empty: API keys only");
+  schema.add("oidc.audience", oidc_audience, "`aud` of its access tokens, one of these");
+  schema.add("oidc.client_id", oidc_client_id, "the client that flock login uses");
   schema.add("keys.directory", keys_directory, "made by flock-api generate-keys");
   schema.add("device_token_lifetime", device_token_lifetime, "life of a device token");
 }
@@ -76,6 +83,14 @@ void Settings::validate() const {
   if (holds_password(postgres_url))
     problems.push_back({"postgres.url", "secret",
                         "must not hold a password; name a file in postgres.password_file"});
+  if (!oidc_issuer.empty()) {
+    check("oidc.issuer", [&] { identity::check_issuer(oidc_issuer); });
+    if (oidc_audience.empty() || std::ranges::find(oidc_audience, "") != oidc_audience.end())
+      problems.push_back(
+          {"oidc.audience", "required", "without it a token for any other program would be taken"});
+    if (oidc_client_id.empty())
+      problems.push_back({"oidc.client_id", "required", "flock login needs it"});
+  }
   check("admin.listen", [&] { net::parse_host_port(admin_listen); });
   check("api.listen", [&] { net::parse_host_port(api_listen); });
   if (live_state_kind != "valkey" && live_state_kind != "memory")

@@ -17,7 +17,6 @@ struct Settings {
   std::string log_level = "info", log_format = "auto";
   std::string admin_listen = "127.0.0.1:9464";
   std::string api_listen = "127.0.0.1:8080", api_tls_certificate_file, api_tls_key_file;
-  std::string oidc_issuer, oidc_audience, oidc_client_id;
   std::int64_t api_rate_limit = 6000;  // requests a minute for each caller; 0: no limit
   Duration shutdown_delay{0}, shutdown_timeout{15'000};
   std::string postgres_url = "postgresql:///flock", postgres_password_file;
@@ -28,6 +27,8 @@ struct Settings {
   std::vector<std::string> mqtt_device_urls;
   std::string registry_url = "http://127.0.0.1:5000", registry_service = "flock-registry";
   std::vector<std::string> registry_hosts;
+  std::string oidc_issuer, oidc_client_id = "flock-cli";
+  std::vector<std::string> oidc_audience;
   std::string keys_directory = "/etc/flock/keys";
   Duration device_token_lifetime{3'600'000};
   Duration presence_every{20'000};  // no key: tests do not want to wait for the ingester's sweep

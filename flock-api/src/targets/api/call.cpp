@@ -121,7 +121,6 @@ Task<net::Reply> Call::mutate_in(Scope scope, Work work, After after) {
   }
   if (failure && !announced) std::rethrow_exception(failure);
   if (dry) {
-    if (reply.response.status == 201) reply.response.status = 200;
     reply.response.headers.add("Flock-Validate-Only", "true");
     co_return reply;
   }
