@@ -19,7 +19,6 @@ ALTER TABLE devices
 CREATE INDEX devices_by_name ON devices (org_id, name, id);
 CREATE INDEX devices_by_registered ON devices (org_id, registered_at, id);
 CREATE INDEX devices_by_last_seen ON devices (org_id, (coalesce(last_seen_at, 'epoch'::timestamptz)), id);
-CREATE INDEX devices_by_labels ON devices USING gin (labels jsonb_path_ops);
 
 -- Under row-level security a condition whose operator could leak a value may not be looked up in an index before the policy was
 -- asked, and jsonb's `@>` is not known to be safe. Equality of text is: so labels stand here once more, for lists that name one.

@@ -18,11 +18,11 @@ Field sorted(std::string name, FieldType type, std::string sql, std::string sort
   return {std::move(name), type, std::move(sql), {}, true, false, std::move(sort_sql)};
 }
 
-// Equality of a label that every device of the list must have: looked up in device_labels, because
-// row-level security keeps `@>` from the index (migration 0004).
-bool is_label(const Filter& part) {
-  return part.kind == Filter::Kind::kTerm && part.term.field == "labels" &&
-         part.term.op == domain::Operator::kEqual;
+// Equality that every device of the list must have, where another table's index finds the devices:
+// a label's (row-level security keeps `@>` from an index, migration 0004) and the fleet's slug.
+bool is_looked_up(const Filter& part) {
+  return part.kind == Filter::Kind::kTerm && part.term.op == domain::Operator::kEqual &&
+         (part.term.field == "labels" || part.term.field == "fleet");
 }
 
 class Builder {
@@ -35,19 +35,23 @@ class Builder {
     const bool all = filter.kind == Filter::Kind::kAnd;
     const std::vector<Filter> one = {filter};
     for (const Filter& part : all ? filter.parts : one) {
-      if (!is_label(part)) {
+      if (is_looked_up(part))
+        out += look_up(part.term);
+      else
         rest.parts.push_back(part);
-        continue;
-      }
-      const std::string key = bind(part.term.key);
-      const std::string value = bind(std::get<std::string>(part.term.value));
-      out +=
-          " AND d.id IN (SELECT l.device_id FROM device_labels l WHERE l.org_id = $1 AND l.key "
-          "= " +
-          key + " AND l.value = " + value + ")";
     }
     if (!rest.parts.empty()) add(out, domain::compile_sql(rest, device_fields(), next_, now));
     return out;
+  }
+  std::string look_up(const domain::Term& term) {
+    const std::string& text = std::get<std::string>(term.value);
+    if (term.field == "fleet")
+      return " AND d.fleet_id IN (SELECT s.id FROM fleets s WHERE s.org_id = $1 AND s.slug = " +
+             bind(text) + ")";
+    const std::string key = bind(term.key), value = bind(text);
+    return " AND d.id IN (SELECT l.device_id FROM device_labels l WHERE l.org_id = $1 AND l.key "
+           "= " +
+           key + " AND l.value = " + value + ")";
   }
   void add(std::string& out, domain::Sql condition) {
     out += " AND " + condition.text;
@@ -76,7 +80,8 @@ const domain::FieldTable& device_fields() {
   static const domain::FieldTable kFields = {
       sorted("id", kId, "d.id"),
       sorted("name", kText, "d.name"),
-      plain("fleet", kText, "f.slug"),
+      plain("fleet", kText,
+            "(SELECT s.slug FROM fleets s WHERE s.org_id = d.org_id AND s.id = d.fleet_id)"),
       plain("fleet_id", kId, "d.fleet_id"),
       {"state",
        kEnum,
@@ -89,7 +94,9 @@ const domain::FieldTable& device_fields() {
              "coalesce(d.last_seen_at, 'epoch'::timestamptz)"),
       sorted("registered_at", kTime, "d.registered_at"),
       plain("agent_version", kVersion, "d.agent_version"),
-      plain("release", kText, "r.version"),
+      plain("release", kText,
+            "(SELECT s.version FROM releases s WHERE s.org_id = d.org_id AND s.id = "
+            "d.desired_release_id)"),
       plain("release_id", kId, "d.desired_release_id"),
       plain("labels", kLabels, "d.labels"),
       plain("attributes", kAttributes, "d.attributes"),
@@ -112,13 +119,19 @@ Statement device_page(const OrgId& org, const DevicePage& page, TimePoint now) {
   std::string where = builder.where(page.filter, now);
   if (page.after)
     builder.add(where, domain::after_sql(page.order, device_fields(), *page.after, builder.next()));
-  std::string text = FLOCK_DEVICE_COLUMNS;
+  std::string keys, outer_keys;
   int number = 0;
-  for (const std::string& column : domain::key_columns(page.order, device_fields()))
-    text += ", " + column + " AS key" + std::to_string(number++);
-  text += FLOCK_DEVICE_TABLES + where + " ORDER BY " +
-          domain::order_sql(page.order, device_fields()) + " LIMIT " +
-          builder.bind(std::to_string(page.limit)) + "::bigint";
+  for (const std::string& column : domain::key_columns(page.order, device_fields())) {
+    const std::string name = "key" + std::to_string(number++);
+    keys += ", " + column + " AS " + name;
+    outer_keys += ", d." + name;
+  }
+  // The page first: only its rows are joined.
+  const std::string order = " ORDER BY " + domain::order_sql(page.order, device_fields());
+  std::string text = FLOCK_DEVICE_COLUMNS + outer_keys + " FROM (SELECT d.*" + keys +
+                     " FROM devices d " + where + order + " LIMIT " +
+                     builder.bind(std::to_string(page.limit)) + "::bigint) d" FLOCK_DEVICE_JOINS +
+                     order;
   return {std::move(text), builder.take()};
 }
 
@@ -138,7 +151,7 @@ Statement operation_insert(const OrgId& org, const NewOperation& operation, Time
           id + "::uuid, $1::uuid, " + kind + ", 'RUNNING', " + actor + ", " + request +
           "::jsonb, " + fleets +
           ", coalesce(array_agg(x.id), '{}'), count(*) FROM (SELECT "
-          "d.id" FLOCK_DEVICE_TABLES +
+          "d.id FROM devices d " +
           where + " LIMIT " + most + "::bigint) x RETURNING total_count",
       builder.take()};
 }

@@ -27,13 +27,14 @@ inline constexpr const char* kDeviceForToken =
   "flock_ms(d.last_seen_at) AS last_seen_at, flock_ms(d.registered_at) AS registered_at, "    \
   "flock_ms(d.revoked_at) AS revoked_at, f.id AS fleet_id, f.slug AS fleet_slug, f.name AS "  \
   "fleet_name, r.id AS release_id, r.version AS release_version"
-#define FLOCK_DEVICE_TABLES                                                                        \
-  " FROM devices d JOIN fleets f ON f.id = d.fleet_id AND f.org_id = d.org_id LEFT JOIN releases " \
-  "r ON r.id = "                                                                                   \
+#define FLOCK_DEVICE_JOINS                                                                      \
+  " JOIN fleets f ON f.id = d.fleet_id AND f.org_id = d.org_id LEFT JOIN releases r ON r.id = " \
   "d.desired_release_id AND r.org_id = d.org_id "
-inline constexpr const char* kDeviceGet = FLOCK_DEVICE_COLUMNS FLOCK_DEVICE_TABLES
-    "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.id = $2::uuid";
-inline constexpr const char* kDeviceByName = FLOCK_DEVICE_COLUMNS FLOCK_DEVICE_TABLES
+inline constexpr const char* kDeviceGet =
+    FLOCK_DEVICE_COLUMNS " FROM devices d" FLOCK_DEVICE_JOINS
+                         "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.id = $2::uuid";
+inline constexpr const char* kDeviceByName = FLOCK_DEVICE_COLUMNS
+    " FROM devices d" FLOCK_DEVICE_JOINS
     "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.name = $2 ORDER BY d.id LIMIT 2";
 // Whoever changes a device reads it under this lock, so that no change is lost.
 inline constexpr const char* kDeviceLock =
