@@ -21,7 +21,7 @@ load() {
   wrk -t1 -c64 -d"$1"s --latency -H "Authorization: Bearer $key" "$2" >"$dir/wrk"
   ! grep -q "Non-2xx" "$dir/wrk" || { cat "$dir/wrk" >&2; return 1; }
   awk 'function us(t) { return t ~ /us$/ ? t + 0 : t ~ /ms$/ ? t * 1e3 : t * 1e6 }
-    /50%/ {p50 = us($2)} /99%/ {p99 = us($2)} /Requests\/sec/ {rate = $2} END {printf "%d %d %d", p50, p99, rate}' "$dir/wrk"
+    /50%/ {p50 = us($2)} /99%/ {p99 = us($2)} /Requests\/sec/ {rate = $2} END {printf "%d %d %d\n", p50, p99, rate}' "$dir/wrk"
 }
 list="$url/v1/devices?filter=labels.site%20=%20s7&order_by=name"
 load 2 "$list" >/dev/null

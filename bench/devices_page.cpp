@@ -76,10 +76,9 @@ class Plain {
     connection_ = PQconnectdbParams(keywords, values, 1);
     FLOCK_ASSERT(PQstatus(connection_) == CONNECTION_OK);
     const char* texts[] = {
-        "BEGIN",
         "SELECT set_config('flock.org_id', $1, true), set_config('flock.fleets', '*', true)",
-        statement_.text.c_str(), "COMMIT"};
-    for (int i = 0; i < 4; ++i) {
+        statement_.text.c_str()};
+    for (int i = 0; i < 2; ++i) {
       PGresult* result = PQprepare(connection_, std::to_string(i).c_str(), texts[i], 0, nullptr);
       FLOCK_ASSERT(PQresultStatus(result) == PGRES_COMMAND_OK);
       PQclear(result);
@@ -92,10 +91,8 @@ class Plain {
     const char* org = org_.c_str();
     std::vector<const char*> values;
     for (const auto& value : statement_.params.values()) values.push_back(value->c_str());
-    send("0", 0, nullptr);
-    send("1", 1, &org);
-    send("2", static_cast<int>(values.size()), values.data());
-    send("3", 0, nullptr);
+    send("0", 1, &org);
+    send("1", static_cast<int>(values.size()), values.data());
     PQpipelineSync(connection_);
     int rows = 0;
     for (;;) {
