@@ -19,7 +19,7 @@ step "built flock-api, flockd and flock"
 mkdir -p "$home/log" "$home/run" "$home/secrets"
 chmod 700 "$home/secrets"
 make_certificates
-[ -s "$home/keys/jwks.json" ] || "$bin/flock-api/flock-api" generate-keys "$home/keys" >/dev/null
+[ -s "$home/keys/jwks.json" ] && [ -d "$home/keys/sealing" ] || "$bin/flock-api/flock-api" generate-keys "$home/keys" >/dev/null
 for part in postgres mosquitto valkey registry oidc api; do
   if alive $part; then step "$part runs already"; else "start_$part"; step "$part started"; fi
 done

@@ -17,7 +17,7 @@ constexpr const char* kUsage =
     "flock-api: Flock's backend, one program with many targets\n\n"
     "usage: flock-api [--config FILE] [--target api,ingester,...|all] [--KEY=VALUE ...]\n"
     "       flock-api --list-targets | --print-config | --check-config | --version | --help\n"
-    "       flock-api generate-keys DIR\n\n"
+    "       flock-api generate-keys DIR | rotate-keys DIR\n\n"
     "Every key can also be set in the file, or in the environment as FLOCK_KEY (dots become "
     "underscores):\n";
 
@@ -58,6 +58,13 @@ int run(std::vector<std::string> arguments) {
   if (take_flag(arguments, "--list-targets")) return list_targets();
   if (arguments.size() == 2 && arguments[0] == "generate-keys") {
     runtime::generate_keys(arguments[1]);
+    return 0;
+  }
+  if (arguments.size() == 2 && arguments[0] == "rotate-keys") {
+    std::printf(
+        "secrets are sealed with the new key %s once every replica was started again;\n"
+        "older keys still open what they sealed\n",
+        runtime::add_sealing_key(arguments[1]).c_str());
     return 0;
   }
   targets::Settings settings;

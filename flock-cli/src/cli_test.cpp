@@ -3,6 +3,7 @@
 // golden output.
 #include <boost/json.hpp>
 
+#include "audit/chain.h"
 #include "base/files.h"
 #include "base/time.h"
 #include "cli_fixture.h"
@@ -43,6 +44,8 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock releases    compose files locked to digests; never changed
   flock deploy      roll a release out to a fleet and watch it
   flock rollouts    deployments under way and past
+  flock env         environment variables and secrets
+  flock audit       who did what, and the proof that nothing is missing
   flock api         call the REST API as it is
   flock doctor      check configuration, server, clock and credential
   flock completion  the completion script of a shell
@@ -89,6 +92,67 @@ Everywhere:
   EXPECT_NE(flock({"help", "environment"}).out.find("FLOCK_ORG"), std::string::npos);
   EXPECT_NE(flock({"help", "formatting"}).out.find("csv"), std::string::npos);
   EXPECT_EQ(flock({"--version"}).out, flock({"version"}).out);
+}
+
+std::vector<std::string> audit_lines(int count) {
+  audit::Head head;
+  std::vector<std::string> lines;
+  for (int i = 1; i <= count; ++i) {
+    audit::Event event;
+    event.id = std::to_string(i);
+    event.at = from_unix_ms(1'790'000'000'000);
+    event.actor_name = "Ada";
+    event.action = "createFleet";
+    lines.push_back(audit::next_line(event, head));
+  }
+  return lines;
+}
+
+std::string joined(const std::vector<std::string>& lines) {
+  std::string out;
+  for (const std::string& line : lines) out += line + "\n";
+  return out;
+}
+
+TEST_F(Cli, ProvesAnAuditExportOffline) {
+  ::unsetenv("FLOCK_SERVER");
+  auto lines = audit_lines(20);
+  Result result = flock({"audit", "verify", dir.write("a", joined(lines))});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out,
+            "ok: 20 events, seq 1..20, head " + audit::read_line(lines[19])->hash + "\n");
+  result = flock({"audit", "verify", dir.write("a", joined({lines.begin() + 4, lines.end()}))});
+  EXPECT_TRUE(result.out.starts_with("ok: 16 events, seq 5..20")) << result.out;
+  EXPECT_EQ(result.err, "It begins at seq 5; what came before is not in it.\n");
+  lines.erase(lines.begin() + 17);
+  lines.erase(lines.begin());
+  result = flock({"audit", "verify", dir.write("a", joined(lines))});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(result.out, "line 17: event seq 18 is missing\n");
+  EXPECT_EQ(result.err, "What stands before it is good: seq 2..17.\n");
+  result = flock({"audit", "verify", dir.write("a", kFleets)});
+  EXPECT_EQ(result.out, "line 1: this is not an audit event\n");
+  EXPECT_EQ(flock({"audit", "verify", dir.file("nosuch")}).code, 3);
+  EXPECT_EQ(flock({"audit", "prove"}).code, 2);
+}
+
+TEST_F(Cli, ListsAndExportsTheAuditLog) {
+  const auto lines = audit_lines(2);
+  api.answer("GET /v1/audit?actor=u%201&page_size=50", 200,
+             R"({"items":[)" + lines[0] + R"(],"next_page_token":""})");
+  Result result = flock({"audit", "--actor", "u 1"});
+  EXPECT_EQ(result.out,
+            "SEQ\tAT\tWHO\tKIND\tACTION\tON\tNAME\tOUTCOME\n"
+            "1\t2026-09-21T14:13:20.000Z\tAda\t\tcreateFleet\t\t\tdone\n");
+  api.answer("GET /v1/audit/export", 200, joined(lines));
+  result = flock({"audit", "export"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, joined(lines));
+  api.answer("GET /v1/audit/export?format=xml", 400, R"({"detail":"there is no such format"})");
+  result = flock({"audit", "export", "--format", "xml"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(result.out, "");
+  EXPECT_NE(result.err.find("there is no such format"), std::string::npos) << result.err;
 }
 
 // Each command says something about each of its flags and shows how it is used.

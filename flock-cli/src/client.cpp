@@ -210,6 +210,35 @@ bj::value Client::post(const std::string& path, const bj::value& body) const {
   return send("POST", path, bj::serialize(body));
 }
 
+void Client::download(const std::string& path,
+                      const std::function<void(std::string_view)>& on_chunk) const {
+  require_server(settings_);
+  Loop loop;
+  net::Response response;
+  const auto work = [&]() -> Task<void> {
+    net::HttpClient http(co_await asio::this_coro::executor, options_for(settings_));
+    std::string refused;
+    int status = 0;
+    const auto feed = [&](std::string_view chunk) -> Task<void> {
+      if (status < 400)
+        on_chunk(chunk);
+      else if (refused.size() < 16 * 1024)
+        refused += chunk;
+      co_return;
+    };
+    response = co_await http.stream("GET", settings_.server.value + path, headers(), "", feed,
+                                    [&](int code) { status = code; });
+    response.body = refused;
+  };
+  try {
+    loop.run(work());
+  } catch (const Error& error) {
+    if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
+    throw unreachable(error, settings_.server.value);
+  }
+  if (response.status >= 400) throw problem_of(response);
+}
+
 void Client::events(const std::string& path,
                     const std::function<bool(const net::SseEvent&)>& on_event) const {
   require_server(settings_);

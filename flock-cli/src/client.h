@@ -4,6 +4,7 @@
 #include <boost/json/fwd.hpp>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "async/task.h"
 #include "base/error.h"
@@ -32,6 +33,9 @@ class Client {
   // connection is lost.
   void events(const std::string& path,
               const std::function<bool(const net::SseEvent&)>& on_event) const;
+  // A body of any size, chunk by chunk; a refusal is an Error before the first.
+  void download(const std::string& path,
+                const std::function<void(std::string_view)>& on_chunk) const;
   const Settings& settings() const noexcept { return settings_; }
   // The token to send now, refreshed when it is about to expire.
   const Secret& token() const;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "domain/desired.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace flock::domain {
@@ -18,7 +20,6 @@ void copy_lists(const wl::Service& from, device::v1::Service& to) {
     to.set_has_entrypoint(true);
     for (const auto& word : *from.entrypoint) to.add_entrypoint(word);
   }
-  for (const auto& [key, value] : from.environment) (*to.mutable_environment())[key] = value;
   for (const auto& [key, value] : from.labels) (*to.mutable_labels())[key] = value;
   for (const auto& name : from.networks) to.add_networks(name);
   for (const auto& name : from.cap_add) to.add_cap_add(name);
@@ -70,6 +71,21 @@ void copy_parts(const wl::Service& from, device::v1::Service& to) {
   }
 }
 
+std::map<std::string, std::string> environment_of(const wl::Service& service,
+                                                  const std::vector<Variable>& variables) {
+  std::map<std::string, std::string> out;
+  for (auto& [name, effective] : resolve(service.environment, service.name, variables))
+    out.emplace(name, effective.chosen.value);
+  return out;
+}
+
+// A variable for every service is there once for each.
+void check_size(const DesiredState& desired) {
+  if (desired.ByteSizeLong() > kDesiredBytes)
+    throw Error(Code::kUnprocessable,
+                "too_large: the release with its variables does not fit into one message");
+}
+
 }  // namespace
 
 std::string digest_for(const std::map<std::string, std::string>& digests,
@@ -89,7 +105,7 @@ std::string digest_for(const std::map<std::string, std::string>& digests,
 }
 
 DesiredState make_desired(const wl::Workload& workload, const std::string& architecture,
-                          const std::string& variant) {
+                          const std::string& variant, const std::vector<Variable>& variables) {
   DesiredState desired;
   for (const wl::Service& service : workload.services) {
     const std::string digest = digest_for(service.digests, architecture, variant);
@@ -105,6 +121,8 @@ DesiredState make_desired(const wl::Workload& workload, const std::string& archi
     out->set_name(service.name);
     out->set_image(service.repository + "@" + digest);
     out->set_image_tag(service.image);
+    for (const auto& [name, value] : environment_of(service, variables))
+      (*out->mutable_environment())[name] = value;
     copy_lists(service, *out);
     copy_parts(service, *out);
     out->set_network_mode(service.network_mode);
@@ -128,7 +146,28 @@ DesiredState make_desired(const wl::Workload& workload, const std::string& archi
     out->set_name(network.name);
     out->set_internal(network.internal);
   }
+  check_size(desired);
   return desired;
+}
+
+bool replace_environment(DesiredState& desired, const wl::Workload& workload,
+                         const std::vector<Variable>& variables) {
+  bool changed = false;
+  for (device::v1::Service& service : *desired.mutable_services()) {
+    const auto from =
+        std::find_if(workload.services.begin(), workload.services.end(),
+                     [&](const wl::Service& each) { return each.name == service.name(); });
+    if (from == workload.services.end()) continue;
+    const auto wanted = environment_of(*from, variables);
+    const std::map<std::string, std::string> present(service.environment().begin(),
+                                                     service.environment().end());
+    if (wanted == present) continue;
+    changed = true;
+    service.clear_environment();
+    for (const auto& [name, value] : wanted) (*service.mutable_environment())[name] = value;
+  }
+  check_size(desired);
+  return changed;
 }
 
 }  // namespace flock::domain

@@ -3,7 +3,9 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
+#include "domain/variables.h"
 #include "flock/device/v1/device.pb.h"
 #include "workload/workload.h"
 
@@ -14,9 +16,20 @@ namespace flock::domain {
 std::string digest_for(const std::map<std::string, std::string>& digests,
                        const std::string& architecture, const std::string& variant);
 
-// A release for one device. Throws Error{kUnprocessable} naming service and platforms when an image
-// has none for it. Version, release and rollout are the caller's to fill.
+// Brokers and agents take messages of 1 MiB.
+constexpr std::size_t kDesiredBytes = 1000 * 1024;
+
+// A release for one device, with the variables that are set for it. Throws
+// Error{kUnprocessable} naming service and platforms when an image has none for it. Version,
+// release and rollout are the caller's to fill.
+// Both throw Error{kUnprocessable} when the state is larger than kDesiredBytes.
 device::v1::DesiredState make_desired(const workload::Workload& workload,
-                                      const std::string& architecture, const std::string& variant);
+                                      const std::string& architecture, const std::string& variant,
+                                      const std::vector<Variable>& variables = {});
+
+// Gives every service the environment it has now and leaves all else; `workload` is the release of
+// `desired`. False when nothing differs.
+bool replace_environment(device::v1::DesiredState& desired, const workload::Workload& workload,
+                         const std::vector<Variable>& variables);
 
 }  // namespace flock::domain

@@ -11,6 +11,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/json.hpp>
 #include <cstdlib>
+#include <filesystem>
 #include <thread>
 
 #include "async/deadline.h"
@@ -31,6 +32,8 @@ using targets::Settings;
 #ifndef FLOCK_VERSION
 #define FLOCK_VERSION "0.1.0"
 #endif
+
+constexpr Duration kForever{0xFFFF'FFFFLL * 1000};  // MQTT 5, 3.1.2.11.2
 
 std::string secret_from(const std::string& file) {
   return file.empty() ? "" : read_secret_file(file);
@@ -120,13 +123,29 @@ class TargetThread {
     options.backoff_max = Duration(5000);
     options.queue_bytes = 32 << 20;
     options.receive_maximum = 1024;
+    if (entry_.name == "audit") {
+      // No replica's name: a second writer takes the session over instead of splitting the chains.
+      // The session never ends by itself: what it holds was promised to be written.
+      options.client_id = username;
+      options.session_expiry = kForever;
+    }
     return options;
+  }
+
+  std::shared_ptr<const crypto::SealingKeys> load_sealing_keys() const {
+    const std::string folder = settings_.keys_directory + "/" + kSealingFolder;
+    if (!std::filesystem::exists(folder))
+      throw Error(Code::kInvalidArgument, "there are no keys to seal secrets with")
+          .with("directory", folder)
+          .hint("make what is missing: flock-api generate-keys " + settings_.keys_directory);
+    return std::make_shared<const crypto::SealingKeys>(crypto::SealingKeys::load(folder));
   }
 
   Task<void> live() {
     const Executor executor = loop_.executor();
     const crypto::Key key = crypto::Key::from_private_pem(
         read_secret_file(settings_.keys_directory + "/device-signing.pem"));
+    const auto sealing = entry_.seals ? load_sealing_keys() : nullptr;
     postgres::Options db_options;
     db_options.url = settings_.postgres_url;
     db_options.password = Secret(secret_from(settings_.postgres_password_file));
@@ -157,6 +176,7 @@ class TargetThread {
     targets::Parts parts{executor, settings_, db, *live_state, bus, key};
     parts.connections = [this] { return connections_; };
     parts.failed = failed;
+    parts.sealing = sealing;
     starting.spawn("start", start_target(std::move(parts), target));
     co_await stop_.wait();
 

@@ -16,6 +16,7 @@ struct TargetEntry {
   std::string_view name;
   std::string_view does;
   std::unique_ptr<targets::Target> (*make)(targets::Parts);
+  bool seals = false;  // stores secrets, so it is given the keys to seal and open them
 };
 const std::vector<TargetEntry>& known_targets();
 // The wanted ones in the table's order; throws Error{kInvalidArgument} naming an unknown one.
@@ -26,7 +27,12 @@ std::vector<const TargetEntry*> plan(const std::vector<std::string>& wanted);
 int run_process(const targets::Settings& settings,
                 const std::function<std::string()>& print_config);
 
-// Makes what is missing of device-signing.pem, registry-signing.crt and jwks.json.
+// Makes what is missing of device-signing.pem, registry-signing.crt, jwks.json and the first key of
+// the folder `sealing`.
 void generate_keys(const std::string& directory);
+// Another key, which seals from the next start on; the older ones go on opening. Returns its id.
+std::string add_sealing_key(const std::string& directory);
+// In the directory of keys.
+inline constexpr const char* kSealingFolder = "sealing";
 
 }  // namespace flock::runtime

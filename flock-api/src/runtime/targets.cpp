@@ -2,9 +2,13 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/random.h"
+#include "base/time.h"
 #include "crypto/jwt.h"
 #include "runtime/process.h"
 
@@ -12,9 +16,10 @@ namespace flock::runtime {
 
 const std::vector<TargetEntry>& known_targets() {
   static const std::vector<TargetEntry> table = {
-      {"api", "REST for people, programs and devices", targets::make_api_target},
+      {"api", "REST for people, programs and devices", targets::make_api_target, true},
       {"ingester", "takes what devices report", targets::make_ingester_target},
-      {"scheduler", "drives rollouts", targets::make_scheduler_target},
+      {"scheduler", "drives rollouts", targets::make_scheduler_target, true},
+      {"audit", "writes who did what", targets::make_audit_target},
   };
   return table;
 }
@@ -45,6 +50,21 @@ std::vector<const TargetEntry*> plan(const std::vector<std::string>& wanted) {
   return chosen;
 }
 
+// Ids are times, so the newest is the last in alphabetical order: the one that seals.
+std::string add_sealing_key(const std::string& directory) {
+  const std::string folder = directory + "/" + kSealingFolder;
+  ::mkdir(folder.c_str(), 0700);
+  std::string base;
+  for (const char c : to_rfc3339(system_clock().now()).substr(0, 19)) {
+    if (c >= '0' && c <= '9') base += c;
+  }
+  std::string id = base;
+  for (int again = 2; read_file(folder + "/" + id + ".key"); ++again)
+    id = base + "-" + std::to_string(again);
+  write_file_atomic(folder + "/" + id + ".key", to_base64(random_bytes(32)) + "\n");
+  return id;
+}
+
 void generate_keys(const std::string& directory) {
   ::mkdir(directory.c_str(), 0755);
   const std::string key_file = directory + "/device-signing.pem";
@@ -58,6 +78,9 @@ void generate_keys(const std::string& directory) {
   crypto::JwkSet set;
   set.add(key);
   write_file_atomic(directory + "/jwks.json", set.to_json(), 0644);
+  const std::string folder = directory + "/" + kSealingFolder;
+  if (!std::filesystem::exists(folder) || std::filesystem::is_empty(folder))
+    add_sealing_key(directory);
 }
 
 }  // namespace flock::runtime

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rollout_driver.h"
 
+#include <optional>
+
 #include "async/deadline.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "domain/desired.h"
 #include "domain/rollout.h"
 #include "flock/internal/v1/internal.pb.h"
+#include "services/sealing.h"
 #include "stores/postgres/statements.h"
+#include "stores/postgres/variable_statements.h"
 
 namespace flock::services {
 namespace {
@@ -20,12 +24,72 @@ using postgres::Scope;
 // How often one device that shows an old version is sent its desired state again.
 constexpr Duration kRepublishEvery{10'000};
 constexpr Duration kPublishTime{5000};
+constexpr int kStalePages = 5;
 
 mqtt::Message internal_message(std::string topic, const std::string& payload) {
   mqtt::Message message;
   message.topic = "flock/internal/v1/" + std::move(topic);
   message.payload = payload;
   return message;
+}
+
+// With the secrets open. Throws Error{kCorrupt} that names the one that cannot be.
+std::vector<domain::Variable> open_variables(const crypto::SealingKeys& keys,
+                                             const std::string& org, const postgres::Rows& rows) {
+  std::vector<domain::Variable> out;
+  for (const Row& row : rows.rows) {
+    domain::Variable variable{domain::parse_level(row.text("level")).value(), row.text("service"),
+                              row.text("name"), "", row.boolean("secret")};
+    try {
+      variable.value = variable.secret ? keys.open(row.text("sealed"), variable_context(org, row))
+                                       : row.text("value");
+    } catch (const Error& error) {
+      if (error.code() != Code::kCorrupt) throw;
+      throw Error(Code::kCorrupt, "a secret variable cannot be opened: " + error.message())
+          .with("name", variable.name)
+          .with("id", row.text("id"));
+    }
+    out.push_back(std::move(variable));
+  }
+  return out;
+}
+
+// The release stays what it is, and so does all else that was decided for the device. Nothing when
+// there is no difference, or when the device must keep what it has.
+std::optional<device::v1::DesiredState> made_anew(const crypto::SealingKeys& keys,
+                                                  const std::string& org, const Row& row,
+                                                  const std::vector<domain::Variable>& variables) {
+  const auto workload = workload::from_json(row.text("workload"));
+  device::v1::DesiredState desired;
+  try {
+    if (!row.optional_text("desired")) {  // it was removed, and came back
+      desired =
+          domain::make_desired(workload, row.text("architecture"), row.text("variant"), variables);
+      desired.set_release_id(row.text("desired_release_id"));
+      desired.set_release_version(row.text("release_version"));
+      desired.set_rollout_id(row.optional_text("desired_rollout_id").value_or(""));
+      desired.set_soak_ms(row.optional_integer("soak_ms").value_or(0));
+      return desired;
+    }
+    if (!desired.ParseFromString(open_desired(keys, org, row.text("id"), row.bytes("desired"))))
+      throw Error(Code::kCorrupt, "a stored desired state cannot be read");
+    if (domain::replace_environment(desired, workload, variables)) return desired;
+  } catch (const Error& error) {
+    if (error.code() != Code::kUnprocessable) throw;
+    log::error("changed variables do not reach a device", error, {{"device", row.text("id")}});
+  }
+  return std::nullopt;
+}
+
+// What cannot be opened must not stand in the way of all that comes after it.
+Task<void> unless_corrupt(const char* what, std::string id, Task<void> work) {
+  try {
+    co_await std::move(work);
+  } catch (const Error& error) {
+    if (error.code() != Code::kCorrupt) throw;
+    log::error("something stored cannot be read; it is tried again", error,
+               {{"what", what}, {"id", id}});
+  }
 }
 
 }  // namespace
@@ -48,7 +112,8 @@ Task<void> RolloutDriver::announce(std::string org, std::string rollout) {
 
 Task<void> RolloutDriver::execute_deployments() {
   const auto pending = co_await db_.query(Scope::system(), sql::kDeploymentsPending);
-  for (const Row& deployment : pending.rows) co_await execute(deployment);
+  for (const Row& deployment : pending.rows)
+    co_await unless_corrupt("a deployment", deployment.text("id"), execute(deployment));
 }
 
 Task<void> RolloutDriver::execute(const Row& deployment) {
@@ -82,11 +147,14 @@ Task<void> RolloutDriver::want(postgres::Transaction& tx, const Row& deployment,
   const std::string org = deployment.text("org_id"), id = device.text("id"),
                     release = deployment.text("release_id");
   const std::int64_t version = device.integer("desired_version") + 1;
+  // A key that is missing is the installation's fault, not the device's: it is waited for.
+  const auto variables = open_variables(
+      keys_, org, co_await tx.query(sql::kVariablesOfDevice, Params().text(org).text(id)));
   std::string failure;
   device::v1::DesiredState desired;
   try {
     desired = domain::make_desired(workload::from_json(deployment.text("workload")),
-                                   device.text("architecture"), device.text("variant"));
+                                   device.text("architecture"), device.text("variant"), variables);
   } catch (const Error& error) {
     failure = error.message();
   }
@@ -110,7 +178,7 @@ Task<void> RolloutDriver::want(postgres::Transaction& tx, const Row& deployment,
   desired.set_created_at_ms(to_unix_ms(system_clock().now()));
   co_await tx.query(sql::kDeviceWant,
                     Params().text(org).text(id).integer(version).text(release).text(rollout).bytes(
-                        desired.SerializeAsString()));
+                        seal_desired(keys_, org, id, desired)));
   co_await tx.query(sql::kRolloutDeviceInsert, Params()
                                                    .text(org)
                                                    .text(rollout)
@@ -135,8 +203,70 @@ Task<void> RolloutDriver::adopt_latecomers() {
           co_await tx.query(sql::kLatecomerLock, Params().text(org).text(device.text("id")));
       if (const Row* row = still.first()) co_await want(tx, deployment, *row, rollout);
     };
-    co_await db_.transaction(Scope::system(), work);
+    co_await unless_corrupt("a latecomer", device.text("id"),
+                            db_.transaction(Scope::system(), work));
     co_await announce(org, rollout);
+  }
+}
+
+// Page after page, but not so many that all else waits: the next round goes on behind the last.
+Task<void> RolloutDriver::rebuild_stale() {
+  constexpr const char* kFirst = "00000000-0000-0000-0000-000000000000";
+  for (int page = 0; page < kStalePages; ++page) {
+    const auto devices = co_await db_.query(
+        Scope::system(), sql::kStaleDevices,
+        Params().text(stale_after_.empty() ? std::string(kFirst) : stale_after_));
+    stale_after_ = devices.empty() ? "" : devices.rows.back().text("id");
+    for (const Row& device : devices.rows)
+      co_await unless_corrupt("a changed device", device.text("id"),
+                              rebuild(device.text("org_id"), device.text("id")));
+    if (stale_after_.empty()) co_return;
+  }
+}
+
+Task<void> RolloutDriver::rebuild(std::string org, std::string device) {
+  std::string rollout;
+  const auto work = [&](postgres::Transaction& tx) -> Task<void> {
+    rollout.clear();
+    const auto locked = co_await tx.query(sql::kStaleLock, Params().text(org).text(device));
+    if (locked.empty()) co_return;
+    const Row& row = locked.rows.front();
+    const auto variables = open_variables(
+        keys_, org, co_await tx.query(sql::kVariablesOfDevice, Params().text(org).text(device)));
+    auto desired = made_anew(keys_, org, row, variables);
+    if (!desired) {
+      co_await tx.query(sql::kStaleDone, Params().text(org).text(device));
+      co_return;
+    }
+    const std::int64_t version = row.integer("desired_version") + 1;
+    desired->set_version(version);
+    desired->set_created_at_ms(to_unix_ms(system_clock().now()));
+    co_await tx.query(sql::kStaleRebuilt, Params().text(org).text(device).integer(version).bytes(
+                                              seal_desired(keys_, org, device, *desired)));
+    const auto followed =
+        co_await tx.query(sql::kRolloutFollows, Params()
+                                                    .text(org)
+                                                    .text(device)
+                                                    .text(row.optional_text("desired_rollout_id"))
+                                                    .integer(version));
+    if (!followed.empty()) rollout = desired->rollout_id();
+  };
+  co_await db_.transaction(Scope::system(), work);
+  if (!rollout.empty()) co_await announce(org, rollout);
+}
+
+Task<void> RolloutDriver::clear_removed() {
+  const auto devices = co_await db_.query(Scope::system(), sql::kDevicesToClear);
+  for (const Row& device : devices.rows) {
+    if (!bus_.connected()) co_return;
+    const std::string id = device.text("id");
+    mqtt::Message message;  // MQTT 5, 3.3.1.3: an empty one removes what is retained
+    message.topic = "devices/" + id + "/desired";
+    message.retain = true;
+    co_await with_deadline(bus_.publish(std::move(message)), kPublishTime,
+                           "clearing a desired state");
+    co_await db_.query(Scope::system(), sql::kDeviceCleared,
+                       Params().text(device.text("org_id")).text(id));
   }
 }
 
@@ -148,7 +278,13 @@ Task<void> RolloutDriver::publish_desired() {
     const std::string org = device.text("org_id"), id = device.text("id");
     mqtt::Message message;
     message.topic = "devices/" + id + "/desired";
-    message.payload = device.bytes("desired");
+    try {
+      message.payload = open_desired(keys_, org, id, device.bytes("desired"));
+    } catch (const Error& error) {
+      if (error.code() != Code::kCorrupt) throw;
+      log::error("a desired state cannot be opened; it is not published", error, {{"device", id}});
+      continue;
+    }
     message.retain = true;
     co_await with_deadline(bus_.publish(std::move(message)), kPublishTime,
                            "publishing a desired state");
@@ -183,7 +319,8 @@ Task<void> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::Reported
   republished_.erase(device);
   if (!stored.rows.front().optional_text("desired")) co_return;
   device::v1::DesiredState desired;
-  if (!desired.ParseFromString(stored.rows.front().bytes("desired")))
+  if (!desired.ParseFromString(
+          open_desired(keys_, org.text(), device.text(), stored.rows.front().bytes("desired"))))
     throw Error(Code::kCorrupt, "a stored desired state cannot be read")
         .with("device", device.text());
   const domain::DeviceProgress progress = domain::progress_of(report, desired);

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 
+#include "crypto/seal.h"
 #include "flock/device/v1/device.pb.h"
 #include "mqtt/bus.h"
 #include "stores/live_state/live_state.h"
@@ -16,13 +17,17 @@ namespace flock::services {
 // only.
 class RolloutDriver {
  public:
-  RolloutDriver(postgres::Database& db, stores::LiveState& live, mqtt::Bus& bus)
-      : db_(db), live_(live), bus_(bus) {}
+  // `keys` open secret variables and seal desired states; they must outlive the driver.
+  RolloutDriver(postgres::Database& db, stores::LiveState& live, mqtt::Bus& bus,
+                const crypto::SealingKeys& keys)
+      : db_(db), live_(live), bus_(bus), keys_(keys) {}
 
   Task<void>
   execute_deployments();  // PENDING deployments become rollouts with desired state for every device
   Task<void> adopt_latecomers();  // new devices of a fleet get what the fleet runs
+  Task<void> rebuild_stale();     // devices whose variables changed get a new desired state
   Task<void> publish_desired();   // what the broker does not hold yet, retained
+  Task<void> clear_removed();     // takes the desired state of removed devices from the broker
   Task<void> apply(OrgId org, DeviceId device, device::v1::ReportedState report);
   Task<void> reread_reports();  // heals messages that were missed
   Task<void> judge();           // ends rollouts
@@ -31,12 +36,15 @@ class RolloutDriver {
   Task<void> execute(const postgres::Row& deployment);
   Task<void> want(postgres::Transaction& tx, const postgres::Row& deployment,
                   const postgres::Row& device, const std::string& rollout);
+  Task<void> rebuild(std::string org, std::string device);
   Task<std::string> reread_page(OrgId org, std::string rollout, std::string after);
   Task<void> announce(std::string org, std::string rollout);
 
   postgres::Database& db_;
   stores::LiveState& live_;
   mqtt::Bus& bus_;
+  const crypto::SealingKeys& keys_;
+  std::string stale_after_;  // where the next round of rebuild_stale() begins
   std::map<DeviceId, SteadyPoint> republished_;
 };
 

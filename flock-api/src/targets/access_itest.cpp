@@ -47,6 +47,9 @@ constexpr Expected kExpected[] = {
     {"createApiKey", "admin", "tokens:write", false},
     {"getApiKey", "admin", "tokens:read", false},
     {"revokeApiKey", "admin", "tokens:write", false},
+    {"listAuditEvents", "admin", "audit:read", false},
+    {"exportAuditEvents", "admin", "audit:read", false},
+    {"getAuditHead", "admin", "audit:read", false},
     {"listFleets", "viewer", "fleets:read"},
     {"createFleet", "developer", "fleets:write"},
     {"getFleet", "viewer", "fleets:read"},
@@ -78,6 +81,22 @@ constexpr Expected kExpected[] = {
     {"getRollout", "viewer", "deployments:read"},
     {"listRolloutDevices", "viewer", "deployments:read"},
     {"watchRollout", "viewer", "deployments:read"},
+    {"listOrganizationVariables", "viewer", "variables:read"},
+    {"getOrganizationVariable", "viewer", "variables:read"},
+    {"setOrganizationVariable", "developer", "variables:write"},
+    {"unsetOrganizationVariable", "developer", "variables:write"},
+    {"importOrganizationVariables", "developer", "variables:write"},
+    {"listFleetVariables", "viewer", "variables:read"},
+    {"getFleetVariable", "viewer", "variables:read"},
+    {"setFleetVariable", "developer", "variables:write"},
+    {"unsetFleetVariable", "developer", "variables:write"},
+    {"importFleetVariables", "developer", "variables:write"},
+    {"listDeviceVariables", "viewer", "variables:read"},
+    {"getDeviceVariable", "viewer", "variables:read"},
+    {"setDeviceVariable", "developer", "variables:write"},
+    {"unsetDeviceVariable", "developer", "variables:write"},
+    {"importDeviceVariables", "developer", "variables:write"},
+    {"getDeviceEnvironment", "viewer", "variables:read"},
 };
 
 // The resource types whose ids stand in paths, by the path before the id.
@@ -121,6 +140,8 @@ const Expected* expected_of(const std::string& operation) {
 // The pattern with `id` in every hole; nothing is changed by what is called.
 std::string target_of(const Operation& operation, const std::string& id) {
   std::string target = operation.pattern;
+  if (const std::size_t at = target.find("{name}"); at != std::string::npos)
+    target.replace(at, 6, "LOG_LEVEL");
   for (std::size_t at; (at = target.find('{')) != std::string::npos;)
     target.replace(at, target.find('}') - at + 1, id);
   return operation.method == "GET" ? target : target + "?validate_only=true";
@@ -268,6 +289,9 @@ Task<std::map<std::string, std::string>> make_one_of_each(Backend& backend, Api&
       "POST", "/v1/devices:batchUpdate",
       bj::object{{"device_ids", {device.id}}, {"set_labels", {{"site", "oslo"}}}});
   ids["/v1/operations"] = text(operation, "id");
+  for (const std::string& owner : {"/v1/organizations/" + ids["/v1/organizations"],
+                                   std::string("/v1/fleets/walled"), "/v1/devices/" + device.id})
+    co_await api.call("PUT", owner + "/variables/LOG_LEVEL", bj::object{{"value", "info"}});
   ids["/v1/releases"] = co_await backend.put_release(api.token, "1", {{"linux/amd64", "sha256:a"}});
   const bj::value deployment =
       co_await make("/v1/deployments", {{"release_id", "1"}, {"target", {{"fleet_id", "walled"}}}});

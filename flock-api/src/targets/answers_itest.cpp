@@ -61,6 +61,24 @@ Task<void> account(Api& api) {
   EXPECT_EQ(api.last.status, 204) << api.last.body;
 }
 
+// Each way of setting one, of `owner` ("/v1/fleets/edge"); leaves LOG_LEVEL there.
+Task<void> variables(Api& api, std::string owner) {
+  const std::string one = owner + "/variables/TOKEN?service=web";
+  co_await api.call("PUT", one, bj::object{{"value", "x"}, {"secret", true}});
+  EXPECT_EQ(api.last.status, 201) << api.last.body;
+  co_await api.call("PUT", one, bj::object{{"value", "y"}});
+  EXPECT_EQ(api.last.status, 200) << api.last.body;
+  co_await api.call("GET", one);
+  co_await api.call(
+      "POST", owner + "/actions/import-variables",
+      bj::object{{"variables", bj::array{bj::object{{"name", "LOG_LEVEL"}, {"value", "info"}}}}});
+  EXPECT_EQ(api.last.status, 200) << api.last.body;
+  const bj::value all = co_await api.call("GET", owner + "/variables");
+  EXPECT_EQ(all.at("items").as_array().size(), 2u);
+  co_await api.call("DELETE", one);
+  EXPECT_EQ(api.last.status, 204) << api.last.body;
+}
+
 TEST(Answers, KeepTheDocumentForEveryOperation) {
   Stack* const stack = Stack::get();
   if (stack == nullptr) GTEST_SKIP() << "the servers are not installed";
@@ -145,6 +163,15 @@ TEST(Answers, KeepTheDocumentForEveryOperation) {
                           "/v1/registry/token?service=x&scope=repository:acme/web:pull,push");
         api.basic.reset();
 
+        const bj::value me = co_await api.call("GET", "/v1/whoami");
+        co_await variables(api, "/v1/organizations/" + text(me.at("organization"), "id"));
+        co_await variables(api, "/v1/fleets/edge");
+        co_await variables(api, "/v1/devices/" + device.id);
+        const bj::value environment =
+            co_await api.call("GET", "/v1/devices/" + device.id + "/environment");
+        EXPECT_EQ(environment.at_pointer("/services/0/variables/0/overrides").as_array().size(),
+                  2u);
+
         co_await api.call("GET", "/v1/devices/" + device.id);
         co_await api.call("PATCH", "/v1/devices/box", bj::object{{"name", "gate"}});
         co_await api.call("GET", "/v1/devices/gate/history");
@@ -168,6 +195,9 @@ TEST(Answers, KeepTheDocumentForEveryOperation) {
         EXPECT_EQ(api.last.status, 204) << "a fleet whose devices were removed is empty";
 
         co_await account(api);
+        co_await api.call("GET", "/v1/audit?outcome=done");
+        co_await api.call("GET", "/v1/audit/head");
+        co_await api.call("GET", "/v1/audit/export");
 
         const bj::value document = json::parse(api::openapi_json());
         for (const auto& path : document.at("paths").as_object()) {

@@ -53,6 +53,9 @@ class Stack {
   std::unique_ptr<Servers> servers_;
 };
 
+// Two keys, "a" and "b"; `current` seals.
+std::shared_ptr<const crypto::SealingKeys> sealing_keys(const std::string& current);
+
 // The three targets on the caller's loop, with connections of their own.
 class Backend {
  public:
@@ -74,11 +77,12 @@ class Backend {
   Executor executor;
   postgres::Database db;
   std::unique_ptr<stores::LiveState> live;
-  mqtt::Client bus;
+  mqtt::Client bus, recorder;
   crypto::Key signing;
+  std::shared_ptr<const crypto::SealingKeys> sealing;  // another may be put here before start()
   TaskScope scope;
   std::vector<std::unique_ptr<Target>> targets;
-  // What the audit log was told; this stands in for its writer, which has tests of its own.
+  // What the audit log was told.
   std::vector<internal::v1::AuditEvent> audited;
 };
 

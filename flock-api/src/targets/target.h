@@ -9,7 +9,9 @@
 
 #include "async/scope.h"
 #include "async/task.h"
+#include "base/error.h"
 #include "crypto/keys.h"
+#include "crypto/seal.h"
 #include "mqtt/client.h"
 #include "stores/live_state/live_state.h"
 #include "stores/postgres/database.h"
@@ -30,7 +32,14 @@ struct Parts {
   // To be told when a background task ended that nobody starts again: the process ends with it, for
   // a target that only looks alive is worse than none.
   std::function<void(std::exception_ptr)> failed = {};
+  // For what is stored sealed; api and scheduler only.
+  std::shared_ptr<const crypto::SealingKeys> sealing = {};
 };
+
+inline const crypto::SealingKeys& keys_of(const Parts& parts) {
+  FLOCK_ASSERT(parts.sealing != nullptr);
+  return *parts.sealing;
+}
 
 // One part of the product with its own life. start: can work when it returns. drain: takes no new
 // work and finishes what it has. stop: ends the rest; always called after drain.
@@ -51,5 +60,6 @@ inline void end_with(TaskScope& scope, const std::function<void(std::exception_p
 std::unique_ptr<Target> make_api_target(Parts parts);
 std::unique_ptr<Target> make_ingester_target(Parts parts);
 std::unique_ptr<Target> make_scheduler_target(Parts parts);
+std::unique_ptr<Target> make_audit_target(Parts parts);
 
 }  // namespace flock::targets

@@ -28,12 +28,16 @@ int login(Session& s) {
   }
   const bj::value who = Client(settings).get("/v1/whoami");
   const std::string context = store_settings(settings);
-  const std::string role = value_at(who, "role");
-  std::fprintf(stderr, "Signed in to %s as %s of %s%s (context %s).\n",
-               settings.server.value.c_str(),
+  const std::string role = value_at(who, "role"), organization = value_at(who, "organization.name");
+  std::fprintf(stderr, "Signed in to %s as %s%s%s (context %s).\n", settings.server.value.c_str(),
                printable(first_of(value_at(who, "email"), value_at(who, "name"))).c_str(),
-               printable(value_at(who, "organization.name")).c_str(),
+               (organization.empty() ? "" : " of " + printable(organization)).c_str(),
                (role.empty() ? "" : ", " + printable(role)).c_str(), printable(context).c_str());
+  if (organization.empty())
+    std::fputs(
+        "No organization yet. Next:  flock members accept TOKEN, flock orgs use NAME or "
+        "flock orgs create NAME\n",
+        stderr);
   return 0;
 }
 

@@ -21,6 +21,8 @@
   COMMAND(releases)             \
   COMMAND(deploy)               \
   COMMAND(rollouts)             \
+  COMMAND(env)                  \
+  COMMAND(audit)                \
   COMMAND(api)                  \
   COMMAND(doctor)               \
   COMMAND(completion)

@@ -16,12 +16,6 @@ int whoami(Session& s) {
     item["server"] = s.client.settings().server.value;
     if (!item.contains("expires_at"))
       item["expires_at"] = s.client.settings().credential.expires_at;
-    std::string scopes;
-    if (const bj::value* list = item.if_contains("scopes"); list && list->is_array()) {
-      for (const bj::value& scope : list->get_array())
-        scopes += (scopes.empty() ? "" : ",") + value_at(scope, "");
-    }
-    item["scopes"] = scopes;
     const std::string email = value_at(who, "email");
     if (!email.empty()) item["name"] = email;
   }
@@ -30,7 +24,7 @@ int whoami(Session& s) {
          {"WHO", "name"},
          {"ORGANIZATION", "organization.name"},
          {"ROLE", "role"},
-         {"SCOPES", "scopes"},
+         {"PERMISSIONS", "permissions", true},
          {"SERVER", "server"},
          {"EXPIRES", "expires_at"},
          {"ID", "id", true}},

@@ -154,10 +154,10 @@ inline constexpr const char* kSupersede =
     "r.state = 'RUNNING' AND x.state NOT IN ('CONFIRMED', 'FAILED', 'SUPERSEDED')";
 inline constexpr const char* kDeviceWant =
     "UPDATE devices SET desired_version = $3::bigint, desired_release_id = $4, desired_rollout_id "
-    "= $5, desired = $6::bytea WHERE org_id = $1 AND id = $2";
+    "= $5, desired = $6::bytea, desired_stale = false WHERE org_id = $1 AND id = $2";
 inline constexpr const char* kUnpublished =
     "SELECT id, org_id, desired_version, desired, desired_rollout_id FROM devices WHERE "
-    "published_version < desired_version AND revoked_at IS NULL LIMIT 500";
+    "published_version < desired_version AND revoked_at IS NULL AND desired IS NOT NULL LIMIT 500";
 inline constexpr const char* kPublished =
     "UPDATE devices SET published_version = greatest(published_version, $3::bigint) WHERE org_id = "
     "$1 AND id = $2";

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "net/http_server.h"
 #include "services/device_changes.h"
+#include "services/sealing.h"
 #include "targets/api/call.h"
 
 namespace flock::targets {
@@ -14,6 +15,7 @@ namespace {
 
 constexpr Duration kForgetEvery{3'600'000};
 constexpr Duration kOperationsEvery{1000};
+constexpr Duration kResealAgain{60'000};
 
 class ApiTarget final : public Target {
  public:
@@ -43,6 +45,7 @@ class ApiTarget final : public Target {
     scope_.spawn("revocations", repeat_revocations());
     scope_.spawn("idempotency", forget_answers());
     scope_.spawn("operations", run_operations());
+    scope_.spawn("sealing", reseal());
     log::info("the API listens", {{"address", settings.api_listen}});
   }
 
@@ -51,6 +54,7 @@ class ApiTarget final : public Target {
     scope_.cancel();
     co_await scope_.join();
     co_await server_.stop();
+    if (context_.people) co_await context_.people->stop();
   }
 
  private:
@@ -93,6 +97,21 @@ class ApiTarget final : public Target {
         log::warn("an operation cannot be carried out now; it is repeated", error);
       }
       if (!more) co_await sleep_for(kOperationsEvery);
+    }
+  }
+
+  // After a rotation of the keys: until no value is sealed with an older one. Answers to
+  // Idempotency-Keys are not worth it, they are gone after a day.
+  Task<void> reseal() {
+    for (;;) {
+      try {
+        co_await services::reseal_all(context_.parts.db, keys_of(context_.parts));
+        co_return;
+      } catch (const Error& error) {
+        if (error.code() == Code::kCancelled) throw;
+        log::warn("values under older keys were not sealed anew; it is repeated", error);
+      }
+      co_await sleep_for(kResealAgain);
     }
   }
 

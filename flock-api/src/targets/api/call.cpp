@@ -169,20 +169,23 @@ internal::v1::AuditEvent Call::event_of(const Change& change) const {
 
 Task<std::optional<net::Reply>> Call::replay(postgres::Transaction& tx,
                                              const std::string& key) const {
+  const crypto::SealingKeys& keys = keys_of(context.parts);
+  const std::string place = answer_context(key);
   // Waits for another request with the same key that is still under way.
-  const auto fresh = co_await tx.query(sql::kIdempotencyInsert, Params()
-                                                                    .text(org())
-                                                                    .text(who.key())
-                                                                    .text(operation.id)
-                                                                    .text(key)
-                                                                    .bytes(fingerprint(request)));
+  const auto fresh = co_await tx.query(sql::kIdempotencyInsert,
+                                       Params()
+                                           .text(org())
+                                           .text(who.key())
+                                           .text(operation.id)
+                                           .text(key)
+                                           .bytes(keys.seal(fingerprint(request), place)));
   if (!fresh.empty()) co_return std::nullopt;
   const auto rows = co_await tx.query(
       sql::kIdempotencyGet, Params().text(org()).text(who.key()).text(operation.id).text(key));
   const Row* row = rows.first();
   if (row == nullptr || !row->optional_integer("status"))
     throw Error(Code::kConflict, "a request with this Idempotency-Key is under way");
-  if (row->bytes("fingerprint") != fingerprint(request))
+  if (keys.open(row->bytes("fingerprint"), place) != fingerprint(request))
     throw Error(Code::kUnprocessable, "this Idempotency-Key was used for another request")
         .hint("take a fresh key for each thing you want to happen");
   net::Reply reply;
@@ -190,19 +193,27 @@ Task<std::optional<net::Reply>> Call::replay(postgres::Transaction& tx,
   reply.response.headers.add("Content-Type", "application/json");
   reply.response.headers.add("Cache-Control", "no-store");
   reply.response.headers.add("Idempotent-Replayed", "true");
-  reply.response.body = row->bytes("answer");
+  reply.response.body = keys.open(row->bytes("answer"), place);
   co_return reply;
 }
 
 Task<void> Call::remember(postgres::Transaction& tx, const std::string& key,
                           const net::Reply& reply) const {
-  co_await tx.query(sql::kIdempotencyStore, Params()
-                                                .text(org())
-                                                .text(who.key())
-                                                .text(operation.id)
-                                                .text(key)
-                                                .integer(reply.response.status)
-                                                .bytes(reply.response.body));
+  co_await tx.query(
+      sql::kIdempotencyStore,
+      Params()
+          .text(org())
+          .text(who.key())
+          .text(operation.id)
+          .text(key)
+          .integer(reply.response.status)
+          .bytes(keys_of(context.parts).seal(reply.response.body, answer_context(key))));
+}
+
+// The answer may hold a fresh key, and the request's hash would tell a guess of a secret from
+// another: both are stored sealed.
+std::string Call::answer_context(const std::string& key) const {
+  return "org/" + org() + "/answer/" + who.key() + "/" + operation.id + "/" + key;
 }
 
 net::Reply Call::answer(int status, const bj::object& resource,

@@ -65,6 +65,7 @@ class Call {
   Task<std::optional<net::Reply>> replay(postgres::Transaction& tx, const std::string& key) const;
   Task<void> remember(postgres::Transaction& tx, const std::string& key,
                       const net::Reply& reply) const;
+  std::string answer_context(const std::string& key) const;
   Task<bool> was_committed(std::string transaction_id) const;
 };
 

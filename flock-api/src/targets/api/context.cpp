@@ -190,7 +190,7 @@ Task<net::Reply> Context::serve(const Operation& operation, const Route& route,
     quota = principals.admit(call.who, parts.settings.api_rate_limit);
     authorize(operation, call.who);
   }
-  if (!reads) allow_query(call.request, {"validate_only"});
+  if (!reads) allow_query(call.request, {"validate_only", operation.query});
   net::Reply reply = co_await route(call);
   net::Headers& headers = reply.response.headers;
   if (reads && !reply.stream) keep_fields(call.request, reply.response);

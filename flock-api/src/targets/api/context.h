@@ -42,6 +42,7 @@ struct Operation {
   std::string id, method, pattern;
   Access access = Access::kPermission;
   Permission permission = Permission::kCount;
+  std::string query = "validate_only";  // the second query parameter that a change takes, if any
 };
 Operation allowed(std::string id, std::string method, std::string pattern, Permission permission);
 Operation signed_in(std::string id, std::string method, std::string pattern);
@@ -126,6 +127,8 @@ void add_operation_routes(Context& context);
 void add_provisioning_routes(Context& context);
 void add_release_routes(Context& context);
 void add_rollout_routes(Context& context);
+void add_variable_routes(Context& context);
+void add_audit_routes(Context& context);
 void add_openapi_route(Context& context);
 void add_routes(Context& context);  // all of them
 

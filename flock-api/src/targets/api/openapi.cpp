@@ -71,6 +71,8 @@ void add_routes(Context& c) {
   add_provisioning_routes(c);
   add_release_routes(c);
   add_rollout_routes(c);
+  add_variable_routes(c);
+  add_audit_routes(c);
   add_openapi_route(c);
 }
 

@@ -21,24 +21,27 @@ class SchedulerTarget final : public Target {
  public:
   explicit SchedulerTarget(Parts parts)
       : parts_(std::move(parts)),
-        driver_(parts_.db, parts_.live, parts_.bus),
+        driver_(parts_.db, parts_.live, parts_.bus, keys_of(parts_)),
         scope_(parts_.executor),
         wake_(parts_.executor) {
     end_with(scope_, parts_.failed);
   }
 
   Task<void> start() override {
-    mqtt::Subscription states, hints;
+    mqtt::Subscription states;
     states.filter = "$share/scheduler/flock/internal/v1/device/state";
-    hints.filter = "flock/internal/v1/deployment/created";
     co_await parts_.bus.subscribe(states, [this](mqtt::Delivery delivery) {
       reports_.push_back(std::move(delivery));
       arrival_.set();
     });
-    co_await parts_.bus.subscribe(hints, [this](mqtt::Delivery delivery) {
-      delivery.ack();
-      wake_.set();
-    });
+    for (const char* what : {"deployment/created", "variables/changed"}) {
+      mqtt::Subscription hints;
+      hints.filter = std::string("flock/internal/v1/") + what;
+      co_await parts_.bus.subscribe(hints, [this](mqtt::Delivery delivery) {
+        delivery.ack();
+        wake_.set();
+      });
+    }
     scope_.spawn("reports", take_reports());
     scope_.spawn("leader", lead());
   }
@@ -95,7 +98,9 @@ class SchedulerTarget final : public Target {
       wake_.reset();
       co_await step("executing deployments", driver_.execute_deployments());
       co_await step("adopting latecomers", driver_.adopt_latecomers());
+      co_await step("making desired states anew", driver_.rebuild_stale());
       co_await step("publishing desired state", driver_.publish_desired());
+      co_await step("clearing desired states", driver_.clear_removed());
       if (round % kRereadEvery == 0) co_await step("rereading reports", driver_.reread_reports());
       co_await step("judging rollouts", driver_.judge());
       co_await wake_.wait_for(kPoll);
