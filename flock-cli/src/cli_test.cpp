@@ -40,6 +40,7 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock fleets      devices that get the same releases
   flock keys        provisioning keys: what a new device registers with
   flock devices     what is registered, what it runs and should run
+  flock operations  changes of many devices, under way and past
   flock releases    compose files locked to digests; never changed
   flock deploy      roll a release out to a fleet and watch it
   flock rollouts    deployments under way and past

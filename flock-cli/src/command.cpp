@@ -79,6 +79,11 @@ std::vector<Flag> selection_flags() {
 
 Flag yes_flag() { return {"yes", "", "do not ask"}; }
 
+std::vector<Verb> operator+(std::vector<Verb> a, const std::vector<Verb>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
 std::vector<Flag> operator+(std::vector<Flag> a, const std::vector<Flag>& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;

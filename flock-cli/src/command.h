@@ -95,5 +95,6 @@ std::vector<Flag> list_flags();       // --limit
 std::vector<Flag> selection_flags();  // --fleet, -l, --filter, --all
 Flag yes_flag();
 std::vector<Flag> operator+(std::vector<Flag> a, const std::vector<Flag>& b);
+std::vector<Verb> operator+(std::vector<Verb> a, const std::vector<Verb>& b);
 
 }  // namespace flock::cli

@@ -60,7 +60,15 @@ constexpr Expected kExpected[] = {
     {"revokeProvisioningKey", "developer", "keys:write"},
     {"listDevices", "viewer", "devices:read"},
     {"getDevice", "viewer", "devices:read"},
-    {"renameDevice", "developer", "devices:write"},
+    {"updateDevice", "developer", "devices:write"},
+    {"listDeviceHistory", "viewer", "devices:read"},
+    {"moveDevice", "developer", "devices:write"},
+    {"decommissionDevice", "developer", "devices:write"},
+    {"undeleteDevice", "developer", "devices:write"},
+    {"clearCloneSuspicion", "developer", "devices:write"},
+    {"batchUpdateDevices", "developer", "devices:write"},
+    {"listOperations", "viewer", "devices:read"},
+    {"getOperation", "viewer", "devices:read"},
     {"removeDevice", "developer", "devices:write"},
     {"revokeDevice", "developer", "devices:write"},
     {"listReleases", "viewer", "releases:read"},
@@ -93,8 +101,9 @@ constexpr Expected kExpected[] = {
 
 // The resource types whose ids stand in paths, by the path before the id.
 constexpr const char* kResources[] = {
-    "/v1/organizations",     "/v1/members", "/v1/invitations", "/v1/api-keys",    "/v1/fleets",
-    "/v1/provisioning-keys", "/v1/devices", "/v1/releases",    "/v1/deployments", "/v1/rollouts",
+    "/v1/organizations", "/v1/members",           "/v1/invitations", "/v1/api-keys",
+    "/v1/fleets",        "/v1/provisioning-keys", "/v1/devices",     "/v1/releases",
+    "/v1/deployments",   "/v1/rollouts",          "/v1/operations",
 };
 
 struct Operation {
@@ -276,6 +285,10 @@ Task<std::map<std::string, std::string>> make_one_of_each(Backend& backend, Api&
   const bj::value key = co_await make("/v1/provisioning-keys", {{"fleet_id", "walled"}});
   co_await device.join(api, text(key, "secret"));
   ids["/v1/devices"] = device.id;
+  const bj::value operation = co_await api.call(
+      "POST", "/v1/devices:batchUpdate",
+      bj::object{{"device_ids", {device.id}}, {"set_labels", {{"site", "oslo"}}}});
+  ids["/v1/operations"] = text(operation, "id");
   for (const std::string& owner : {"/v1/organizations/" + ids["/v1/organizations"],
                                    std::string("/v1/fleets/walled"), "/v1/devices/" + device.id})
     co_await api.call("PUT", owner + "/variables/LOG_LEVEL", bj::object{{"value", "info"}});

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "base/bytes.h"
+#include "commands/device_verbs.h"
 #include "input.h"
 #include "selection.h"
 
@@ -10,15 +11,6 @@ namespace flock::cli {
 namespace {
 
 namespace bj = boost::json;
-
-const std::vector<Column> kColumns = {{"DEVICE", "name"},
-                                      {"STATE", "state"},
-                                      {"FLEET", "fleet.slug"},
-                                      {"WANTED", "desired.release.version"},
-                                      {"PHASE", "reported.phase"},
-                                      {"SEEN", "last_seen_at"},
-                                      {"ID", "id"},
-                                      {"ERROR", "reported.error", true}};
 
 std::string path_of(const std::string& device) { return "/v1/devices/" + url_encode(device); }
 
@@ -33,13 +25,13 @@ int ls(Session& s) {
   print(s.output,
         s.client.list("/v1/devices" + (query.empty() ? "" : "?" + query),
                       number("limit", s.arguments.value("limit", "1000"), 0)),
-        kColumns, "id");
+        device_columns(), "id");
   return 0;
 }
 
 int show(Session& s) {
   const bj::value device = s.client.get(path_of(s.arguments.word(0, "a device: its name or id")));
-  print(s.output, device, kColumns, "id");
+  print(s.output, device, device_columns(), "id");
   if (!s.output.is_table()) return 0;
   if (const std::string error = value_at(device, "reported.error"); !error.empty())
     std::printf("\n%s: %s\n", printable(value_at(device, "reported.error_code")).c_str(),
@@ -66,7 +58,7 @@ int rename(Session& s) {
   print(s.output,
         s.client.send("PATCH", path_of(device),
                       bj::serialize(bj::object{{"name", s.arguments.word(1, "a new name")}})),
-        kColumns, "id");
+        device_columns(), "id");
   return 0;
 }
 
@@ -78,7 +70,7 @@ int revoke(Session& s) {
   for (const Target& target : targets)
     items.push_back(s.client.send("POST", path_of(target.id) + "/actions/revoke", ""));
   print(s.output, targets.size() == 1 ? items[0] : bj::object{{"items", std::move(items)}},
-        kColumns, "id");
+        device_columns(), "id");
   return 0;
 }
 
@@ -95,37 +87,54 @@ int rm(Session& s) {
 
 }  // namespace
 
+const std::vector<Column>& device_columns() {
+  static const std::vector<Column> kColumns = {{"DEVICE", "name"},
+                                               {"STATE", "state"},
+                                               {"FLEET", "fleet.slug"},
+                                               {"WANTED", "desired.release.version"},
+                                               {"PHASE", "reported.phase"},
+                                               {"SEEN", "last_seen_at"},
+                                               {"ID", "id"},
+                                               {"ERROR", "reported.error", true}};
+  return kColumns;
+}
+
 Command devices_command() {
   const std::vector<Flag> several = selection_flags() + std::vector<Flag>{yes_flag()};
   return {.name = "devices",
           .singular = "device",
           .summary = "what is registered, what it runs and should run",
-          .verbs = {{.name = "ls",
-                     .usage = "[--fleet FLEET] [-l LABELS] [--filter EXPR] [--order-by FIELDS]",
-                     .flags = selection_flags() + list_flags() +
-                              std::vector<Flag>{{"order-by", "FIELDS",
-                                                 "such as \"name\" or "
-                                                 "\"last_seen_at desc\""}},
-                     .run = ls},
-                    {.name = "show", .usage = "DEVICE", .words = {Kind::kDevice}, .run = show},
-                    {.name = "rename",
-                     .usage = "DEVICE NAME",
-                     .words = {Kind::kDevice, Kind::kText},
-                     .run = rename},
-                    {.name = "revoke",
-                     .usage = "DEVICE... | -l LABELS | --filter EXPR [--yes]",
-                     .words = {Kind::kDevice},
-                     .flags = several,
-                     .run = revoke,
-                     .repeats = true},
-                    {.name = "rm",
-                     .usage = "DEVICE... | -l LABELS | --filter EXPR [--yes]",
-                     .words = {Kind::kDevice},
-                     .flags = several,
-                     .run = rm,
-                     .repeats = true}},
+          .verbs =
+              std::vector<Verb>{
+                  {.name = "ls",
+                   .usage = "[--fleet FLEET] [-l LABELS] [--filter EXPR] [--order-by FIELDS]",
+                   .flags = selection_flags() + list_flags() +
+                            std::vector<Flag>{{"order-by", "FIELDS",
+                                               "such as \"name\" or "
+                                               "\"last_seen desc\""}},
+                   .run = ls},
+                  {.name = "show", .usage = "DEVICE", .words = {Kind::kDevice}, .run = show},
+                  {.name = "rename",
+                   .usage = "DEVICE NAME",
+                   .words = {Kind::kDevice, Kind::kText},
+                   .run = rename},
+                  {.name = "revoke",
+                   .usage = "DEVICE... | -l LABELS | --filter EXPR [--yes]",
+                   .words = {Kind::kDevice},
+                   .flags = several,
+                   .run = revoke,
+                   .repeats = true},
+                  {.name = "rm",
+                   .usage = "DEVICE... | -l LABELS | --filter EXPR [--yes]",
+                   .words = {Kind::kDevice},
+                   .flags = several,
+                   .run = rm,
+                   .repeats = true}} +
+              device_verbs(),
           .examples = {"flock devices --fleet demo", "flock devices show gw-1",
                        "flock devices -l site=oslo,stage!=test --order-by name",
+                       "flock devices label gw-1 site=oslo stage-",
+                       "flock devices move -l site=oslo --to north",
                        "flock devices -o json | jq -r '.items[] | select(.state == \"OFFLINE\") | "
                        ".name'"}};
 }

@@ -17,6 +17,7 @@
   COMMAND(fleets)               \
   COMMAND(keys)                 \
   COMMAND(devices)              \
+  COMMAND(operations)           \
   COMMAND(releases)             \
   COMMAND(deploy)               \
   COMMAND(rollouts)             \

@@ -107,14 +107,13 @@ Scope Scope::fleets(const OrgId& org, const std::vector<std::string>& fleet_ids)
   return scope;
 }
 
+// What stands between two syncs of a pipeline is one transaction by itself, which an error undoes.
 Task<Rows> Database::query(Scope scope, const char* sql, Params params) {
   const auto impl = impl_;
   Impl::ConnectionPtr connection = co_await impl->take();
   std::vector<Command> commands;
-  commands.push_back({"BEGIN", {}});
   commands.push_back(enter(scope));
   commands.push_back({sql, std::move(params)});
-  commands.push_back({"COMMIT", {}});
   std::exception_ptr failure;
   std::vector<Rows> results;
   try {
@@ -122,18 +121,9 @@ Task<Rows> Database::query(Scope scope, const char* sql, Params params) {
   } catch (...) {
     failure = std::current_exception();
   }
-  if (failure && !connection->broken()) {
-    // An error inside the pipeline leaves the transaction open and failed.
-    try {
-      std::vector<Command> rollback;
-      rollback.push_back({"ROLLBACK", {}});
-      co_await connection->run(std::move(rollback));
-    } catch (const Error&) {
-    }
-  }
   impl->give_back(std::move(connection));
   if (failure) std::rethrow_exception(failure);
-  co_return std::move(results.at(2));
+  co_return std::move(results.at(1));
 }
 
 Task<void> Database::transaction(Scope scope, std::function<Task<void>(Transaction&)> work) {

@@ -101,6 +101,7 @@ struct Page {
   std::string after;  // the key of the last item of the page before
 };
 Page read_page(const net::Request& request);
+std::int64_t read_page_size(const net::Request& request);
 // {"items": [...], "next_page_token"}; `items` may hold one more than the page, which says that
 // there is another.
 net::Reply list_reply(bj::array items, const Page& page, std::string_view key = "id");
@@ -121,6 +122,8 @@ void add_member_routes(Context& context);
 void add_token_routes(Context& context);
 void add_fleet_routes(Context& context);
 void add_device_routes(Context& context);
+void add_device_actions(Context& context);
+void add_operation_routes(Context& context);
 void add_provisioning_routes(Context& context);
 void add_release_routes(Context& context);
 void add_rollout_routes(Context& context);
