@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-parts="postgres mosquitto valkey registry api podman flockd"   # start order
+parts="postgres mosquitto valkey registry oidc api podman flockd"   # start order
 
 secret() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
 
@@ -164,6 +164,18 @@ C
 }
 ready_registry() { port_open "$(port registry)"; }
 
+# The OpenID provider for development: any name with any password, on loopback only.
+start_oidc() {
+  start oidc node "$root/flock-local/oidc/server.mjs" --port "$(port oidc)" --issuer "$(oidc_issuer)" \
+    --audience "$oidc_audience" --keys "$home/oidc"
+  wait_for 30 "the OpenID provider" ready_oidc
+}
+ready_oidc() { alive oidc && curl -fs -m 5 -o /dev/null "$(oidc_issuer)/.well-known/openid-configuration"; }
+oidc_issuer() { echo "http://127.0.0.1:$(port oidc)"; }
+oidc_audience=https://api.flock.local
+# approve_device USER_CODE USER: what a person does in the browser during `flock login`.
+approve_device() { node "$root/flock-local/oidc/approve.mjs" "$(oidc_issuer)" "$1" "$2"; }
+
 public_url() { echo "http://127.0.0.1:$(port api)"; }
 admin_url() { echo "http://127.0.0.1:$(port admin)"; }
 
@@ -192,6 +204,10 @@ registry:
   url: http://127.0.0.1:$(port registry)
   hosts: ["127.0.0.1:$(port registry)"]
   service: flock-registry
+oidc:
+  issuer: $(oidc_issuer)
+  audience: ["$oidc_audience"]
+  client_id: flock-cli
 keys:
   directory: $home/keys
 C

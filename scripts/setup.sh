@@ -1,32 +1,54 @@
 #!/usr/bin/env bash
-# Installs everything from Debian. Server packages are installed without starting their services.
+# Installs everything from Debian, and the npm packages of the local OpenID provider into its own folder. Server packages are
+# installed without starting their services.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
+# Node may come from elsewhere, in a newer version than Debian's; what is good enough stays.
+node_is_good() {
+  command -v npm >/dev/null && [ "$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)" -ge 18 ]
+}
+
+install_packages() {
+  need_root setup
+  say "setup: installing $# packages"
+  # A server package starts its service unless policy-rc.d says no; the local stack runs private instances only.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+    trap 'rm -f $policy' EXIT
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  log=$(mktemp)
+  if ! try_install "$@" && ! { sleep 10; try_install "$@"; }; then
+    tail -20 "$log" >&2
+    die "apt-get could not install: $*" "apt-get update && ./dev setup"
+  fi
+  rm -f "$log"
+}
+try_install() {
+  apt-get -o DPkg::Lock::Timeout=600 update >"$log" 2>&1 || true   # a third-party list may be unreachable
+  apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends "$@" >>"$log" 2>&1
+}
+
+# The lock names every version with its checksum; a copy of it marks what is installed. An image is built from scripts/ alone
+# and needs none of it.
+oidc=$root/flock-local/oidc
+npm_is_done() { [ ! -e "$oidc/package-lock.json" ] || cmp -s "$oidc/package-lock.json" "$oidc/node_modules/.installed"; }
+
 mapfile -t missing < <(missing_packages)
-if [ ${#missing[@]} -eq 0 ]; then
+[ ! -e "$oidc/package-lock.json" ] || node_is_good || missing+=(nodejs npm)
+if [ ${#missing[@]} -eq 0 ] && npm_is_done; then
   say "setup: nothing to install"
   exit 0
 fi
-need_root setup
-say "setup: installing ${#missing[@]} packages"
-
-# A server package starts its service unless policy-rc.d says no; the local stack runs private instances only.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-  printf '#!/bin/sh\nexit 101\n' >$policy
-  chmod 755 $policy
-  trap 'rm -f $policy' EXIT
+[ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+if ! npm_is_done; then
+  say "setup: installing the npm packages of the OpenID provider"
+  npm ci --prefix "$oidc" --omit=dev --ignore-scripts --no-audit --no-fund --silent ||
+    { sleep 5; npm ci --prefix "$oidc" --omit=dev --ignore-scripts --no-audit --no-fund; } ||
+    die "npm could not install the packages of $oidc" "./dev setup"
+  cp "$oidc/package-lock.json" "$oidc/node_modules/.installed"
 fi
-export DEBIAN_FRONTEND=noninteractive
-log=$(mktemp)
-install() {
-  apt-get -o DPkg::Lock::Timeout=600 update >"$log" 2>&1 || true   # a third-party list may be unreachable
-  apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1
-}
-if ! install && ! { sleep 10; install; }; then
-  tail -20 "$log" >&2
-  die "apt-get could not install: ${missing[*]}" "apt-get update && ./dev setup"
-fi
-rm -f "$log"
 say "setup: done"

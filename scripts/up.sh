@@ -20,7 +20,7 @@ mkdir -p "$home/log" "$home/run" "$home/secrets"
 chmod 700 "$home/secrets"
 make_certificates
 [ -s "$home/keys/jwks.json" ] || "$bin/flock-api/flock-api" generate-keys "$home/keys" >/dev/null
-for part in postgres mosquitto valkey registry api; do
+for part in postgres mosquitto valkey registry oidc api; do
   if alive $part; then step "$part runs already"; else "start_$part"; step "$part started"; fi
 done
 
@@ -91,6 +91,7 @@ cat <<T
   Flock runs.
     API          $(public_url)          admin  $(admin_url)/readyz?verbose
     MQTT         mqtts://127.0.0.1:$(port mqtts)           registry  $host
+    sign-in      $(oidc_issuer)          any name, any password
     the app      $app_url
     logs         $home/log/            keys  $home/secrets/ (0600)
 

@@ -159,7 +159,8 @@ void run_program(const std::vector<std::string>& arguments, const std::string& i
 
 std::string find_program(const std::vector<std::string>& names) {
   for (const std::string& name : names) {
-    for (const char* folder : {"", "/usr/bin/", "/usr/sbin/", "/usr/lib/postgresql/15/bin/"}) {
+    for (const char* folder :
+         {"", "/usr/local/bin/", "/usr/bin/", "/usr/sbin/", "/usr/lib/postgresql/15/bin/"}) {
       const std::string path = folder + name;
       if (path.find('/') != std::string::npos && ::access(path.c_str(), X_OK) == 0) return path;
     }

@@ -231,7 +231,8 @@ TEST_F(AccessMatrix, EveryOperationForEveryCaller) {
 }
 
 // One of each resource, by the path before its id.
-Task<std::map<std::string, std::string>> make_one_of_each(Backend& backend, Api& api) {
+Task<std::map<std::string, std::string>> make_one_of_each(Backend& backend, Api& api,
+                                                          FakeDevice& device) {
   std::map<std::string, std::string> ids;
   const bj::value me = co_await api.call("GET", "/v1/whoami");
   ids["/v1/organizations"] = text(me.at("organization"), "id");
@@ -252,7 +253,6 @@ Task<std::map<std::string, std::string>> make_one_of_each(Backend& backend, Api&
   co_await make("/v1/invitations", {{"email", "ada@example.com"}, {"role", "viewer"}});
   co_await make("/v1/fleets", {{"name", "walled"}});
   const bj::value key = co_await make("/v1/provisioning-keys", {{"fleet_id", "walled"}});
-  FakeDevice device(backend);
   co_await device.join(api, text(key, "secret"));
   ids["/v1/devices"] = device.id;
   ids["/v1/releases"] = co_await backend.put_release(api.token, "1", {{"linux/amd64", "sha256:a"}});
@@ -273,7 +273,8 @@ TEST_F(AccessMatrix, AnotherTenantFindsNothing) {
         co_await backend.start();
         Api mine(backend.executor, backend.stack, co_await backend.make_tenant("walled in"));
         Api other(backend.executor, backend.stack, co_await backend.make_tenant("outside"));
-        const auto ids = co_await make_one_of_each(backend, mine);
+        FakeDevice device(backend);
+        const auto ids = co_await make_one_of_each(backend, mine, device);
         std::size_t tried = 0;
         for (const Operation& operation : operations()) {
           const std::size_t hole = operation.pattern.find("/{");

@@ -90,6 +90,7 @@ class Api {
   Task<bj::value> call(std::string method, std::string path, bj::object body);
   std::string token;  // sent as Bearer
   std::optional<std::string> basic;
+  std::vector<std::pair<std::string, std::string>> more_headers;
   net::Response last;
   static std::set<std::string>& answered();  // operationIds that succeeded
 

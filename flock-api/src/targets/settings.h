@@ -17,7 +17,6 @@ struct Settings {
   std::string log_level = "info", log_format = "auto";
   std::string admin_listen = "127.0.0.1:9464";
   std::string api_listen = "127.0.0.1:8080", api_tls_certificate_file, api_tls_key_file;
-  std::string oidc_issuer, oidc_audience, oidc_client_id;
   std::int64_t api_rate_limit = 6000;  // requests a minute for each caller; 0: no limit
   Duration shutdown_delay{0}, shutdown_timeout{15'000};
   std::string postgres_url = "postgresql:///flock", postgres_password_file;

@@ -374,6 +374,7 @@ Task<bj::value> Api::call(std::string method, std::string path, std::string body
     headers.add("Authorization", "Basic " + to_base64(*basic));
   else if (!token.empty())
     headers.add("Authorization", "Bearer " + token);
+  for (const auto& [name, value] : more_headers) headers.add(name, value);
   last = co_await http_.send(method, stack_.url(path), headers, body);
   check_answer(method, path, last);
   if (last.body.empty()) co_return nullptr;

@@ -88,7 +88,7 @@ Task<net::Reply> sign_in_config(Call& call) {
   if (!settings.oidc_issuer.empty())
     out["oidc"] = bj::object{{"issuer", settings.oidc_issuer},
                              {"client_id", settings.oidc_client_id},
-                             {"audience", settings.oidc_audience},
+                             {"audience", settings.oidc_audience.at(0)},
                              {"scopes", bj::array{"openid", "email", "profile", "offline_access"}}};
   co_return json_reply(200, out);
 }

@@ -38,6 +38,14 @@ oci::RegistryClient::Options registry_options(const Settings& settings,
   return options;
 }
 
+std::unique_ptr<identity::OidcVerifier> make_verifier(const Parts& parts) {
+  if (parts.settings.oidc_issuer.empty()) return nullptr;
+  identity::OidcOptions options;
+  options.issuer = parts.settings.oidc_issuer;
+  options.audiences = parts.settings.oidc_audience;
+  return std::make_unique<identity::OidcVerifier>(parts.executor, std::move(options));
+}
+
 int status_of(const Error& error) {
   switch (error.code()) {
     case Code::kInvalidArgument:
@@ -150,7 +158,8 @@ Context::Context(Parts p)
       tokens(parts.signing_key, parts.settings.public_url, parts.settings.device_token_lifetime),
       audit(parts.bus),
       registry(http, registry_options(parts.settings, tokens)),
-      principals(parts.db, {}) {
+      people(make_verifier(parts)),
+      principals(parts.db, people.get()) {
   if (!parts.settings.mqtt_ca_file.empty())
     broker_ca_ = read_file(parts.settings.mqtt_ca_file).value_or("");
 }

@@ -18,6 +18,7 @@
 #include "oci/registry_client.h"
 #include "services/audit_trail.h"
 #include "services/credentials.h"
+#include "stores/identity/oidc.h"
 #include "stores/postgres/statements.h"
 #include "targets/api/principal.h"
 #include "targets/target.h"
@@ -69,6 +70,7 @@ class Context {
   services::DeviceTokens tokens;
   services::AuditTrail audit;
   oci::RegistryClient registry;
+  std::unique_ptr<identity::OidcVerifier> people;  // null: no identity provider
   Principals principals;
 
  private:

@@ -104,10 +104,11 @@ Task<Principal> Principals::by_key(std::string secret, std::string organization)
 }
 
 Task<Principal> Principals::person(std::string token) {
-  if (!verify_person_)
+  if (people_ == nullptr)
     throw Error(Code::kUnauthenticated, "this is no API key, and no identity provider is set up")
         .hint("an API key begins with flk_");
-  const Person person = co_await verify_person_(std::move(token));
+  const identity::Identity person =
+      co_await people_->verify(std::move(token), system_clock().now());
   const Params identity = Params().text(person.issuer).text(person.subject);
   auto rows = co_await db_.query(Scope::system(), sql::kUserByIdentity, identity);
   const std::string email = person.email_verified ? person.email : "";

@@ -2,7 +2,6 @@
 // Who calls: a person with an access token of the identity provider, or an API key.
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -10,6 +9,7 @@
 
 #include "domain/rbac.h"
 #include "net/http.h"
+#include "stores/identity/oidc.h"
 #include "stores/postgres/database.h"
 
 namespace flock::targets::api {
@@ -32,19 +32,10 @@ struct Principal {
   std::string key() const;
 };
 
-// What the identity provider says of a person.
-struct Person {
-  std::string issuer, subject, email, name;
-  bool email_verified = false;
-  TimePoint expires;
-};
-
 class Principals {
  public:
-  // Throws kUnauthenticated. Unset: no identity provider is configured.
-  using VerifyPerson = std::function<Task<Person>(std::string token)>;
-  Principals(postgres::Database& db, VerifyPerson verify)
-      : db_(db), verify_person_(std::move(verify)) {}
+  // `people` may be null: no identity provider is configured.
+  Principals(postgres::Database& db, identity::OidcVerifier* people) : db_(db), people_(people) {}
 
   // Who sent the request, by its Authorization header; the organization by Flock-Organization (id
   // or slug), the only one when it is not named. Answers are kept for a few seconds, so a revoked
@@ -75,7 +66,7 @@ class Principals {
   Task<Principal> by_token(std::string token, std::string organization);
 
   postgres::Database& db_;
-  VerifyPerson verify_person_;
+  identity::OidcVerifier* people_;
   std::unordered_map<std::string, Cached> known_;  // by hash of the credential, and organization
   std::unordered_map<std::string, Bucket> buckets_;
 };
