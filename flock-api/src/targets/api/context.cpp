@@ -334,16 +334,19 @@ void allow_query(const net::Request& request, std::initializer_list<std::string_
         .problems(std::move(problems));
 }
 
-Page read_page(const net::Request& request) {
-  Page page{50, ""};
-  if (const auto size = request.query("page_size")) {
-    if (size->empty() || size->size() > 6 ||
-        size->find_first_not_of("0123456789") != std::string::npos) {
-      throw Error(Code::kInvalidArgument, "page_size must be a whole number")
-          .with("page_size", size->substr(0, 20));
-    }
-    page.size = std::clamp<std::int64_t>(std::stoll(*size), 1, 1000);
+std::int64_t read_page_size(const net::Request& request) {
+  const auto size = request.query("page_size");
+  if (!size) return 50;
+  if (size->empty() || size->size() > 6 ||
+      size->find_first_not_of("0123456789") != std::string::npos) {
+    throw Error(Code::kInvalidArgument, "page_size must be a whole number")
+        .with("page_size", size->substr(0, 20));
   }
+  return std::clamp<std::int64_t>(std::stoll(*size), 1, 1000);
+}
+
+Page read_page(const net::Request& request) {
+  Page page{read_page_size(request), ""};
   if (const auto token = request.query("page_token"); token && !token->empty()) {
     const auto key = from_base64url(*token);
     if (!key || key->size() > 100 || key->find('\0') != std::string::npos || !is_utf8(*key))
@@ -387,6 +390,12 @@ std::optional<TimePoint> read_expiry(json::Reader& in, const char* key, Duration
     in.problem(key, "invalid", error.hint());
   }
   return std::nullopt;
+}
+
+void item_problem(json::Reader& in, const char* key, const std::string& item, std::string detail) {
+  const bj::value any(bj::object_kind);
+  json::Reader items(any, in.pointer(key), in);
+  items.problem(item, "invalid", std::move(detail));
 }
 
 void set_time(bj::object& out, const char* key, const std::optional<TimePoint>& time) {
