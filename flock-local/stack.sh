@@ -85,14 +85,15 @@ start_mosquitto() {
   local dir user
   dir=$(data mosquitto mosquitto)
   secret_file "$home/secrets/mqtt"
-  if [ ! -s "$home/secrets/mqtt.passwords" ]; then
-    (
-      umask 077
-      for user in flock-api flock-ingester flock-scheduler; do echo "$user:$(secret)"; done >"$home/secrets/mqtt.passwords"
-      cp "$home/secrets/mqtt.passwords" "$dir/passwords"
-      mosquitto_passwd -U "$dir/passwords"
-    )
-  fi
+  # Target by target, so that a stack made before a target existed gets what is new.
+  for user in flock-api flock-ingester flock-scheduler flock-audit; do
+    grep -qs "^$user:" "$home/secrets/mqtt.passwords" || (umask 077; echo "$user:$(secret)" >>"$home/secrets/mqtt.passwords")
+  done
+  (
+    umask 077
+    cp "$home/secrets/mqtt.passwords" "$dir/passwords"
+    mosquitto_passwd -U "$dir/passwords"
+  )
   cp "$root/flock-local/broker-plugin/acl" "$dir/acl"
   cp "$bin/flock-local/broker-plugin/flock_auth.so" "$home/keys/jwks.json" "$home/tls/server.pem" "$home/tls/server.key" "$dir/"
   cat >"$dir/mosquitto.conf" <<C
@@ -210,6 +211,10 @@ oidc:
   client_id: flock-cli
 keys:
   directory: $home/keys
+audit:
+  kind: file
+  directory: $home/audit
+  spool_directory: $home/audit-spool
 C
   start api "$bin/flock-api/flock-api" --config "$home/flock-api.yaml"
   until ready_api; do

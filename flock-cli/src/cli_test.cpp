@@ -1,120 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command line as its user sees it: whole command lines against an imposter of the API, with
 // golden output.
-#include "cli.h"
-
-#include <gtest/gtest.h>
-
-#include <atomic>
-#include <boost/asio/post.hpp>
 #include <boost/json.hpp>
-#include <cstdlib>
-#include <map>
-#include <mutex>
-#include <thread>
 
-#include "async/event.h"
-#include "async/loop.h"
+#include "audit/chain.h"
 #include "base/files.h"
 #include "base/time.h"
+#include "cli_fixture.h"
 #include "help.h"
-#include "net/http_server.h"
 #include "output.h"
-#include "testing/process.h"
-#include "testing/run_task.h"
 
 namespace flock::cli {
 namespace {
 
 namespace bj = boost::json;
-
-// Answers by "METHOD target"; what it has no answer for is a 404 problem.
-class Api {
- public:
-  Api() : thread_([this] { serve(); }) {
-    while (port_ == 0) std::this_thread::yield();
-  }
-  ~Api() {
-    asio::post(loop_.executor(), [this] { done_->set(); });
-    thread_.join();
-  }
-  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
-  void answer(const std::string& request, int status, const std::string& body) {
-    const std::lock_guard lock(mutex_);
-    answers_[request] = {status, body};
-  }
-  std::string last_body() {
-    const std::lock_guard lock(mutex_);
-    return last_body_;
-  }
-
- private:
-  void serve() {
-    const auto run = [this]() -> Task<void> {
-      const Executor executor = co_await asio::this_coro::executor;
-      done_.emplace(executor);
-      const auto handler = [this](net::Request request) -> Task<net::Reply> {
-        const std::lock_guard lock(mutex_);
-        last_body_ = request.body;
-        net::Reply reply;
-        const auto found = answers_.find(request.method + " " + request.target);
-        reply.response.status = found == answers_.end() ? 404 : found->second.first;
-        reply.response.body = found != answers_.end()
-                                  ? found->second.second
-                                  : R"({"title":"Not Found","detail":"no such )" + request.target +
-                                        R"(","request_id":"r-1","hint":"flock fleets"})";
-        co_return reply;
-      };
-      net::HttpServer server(executor, handler, [](const net::Request&, std::exception_ptr) {
-        return net::Response{500, {}, ""};
-      });
-      auto listener = net::Listener::tcp(executor, "127.0.0.1", 0);
-      const int port = listener->port();
-      server.listen(std::move(listener));
-      port_ = port;
-      co_await done_->wait();
-      co_await server.stop();
-    };
-    loop_.run(run());
-  }
-
-  Loop loop_;
-  std::optional<Event> done_;
-  std::mutex mutex_;
-  std::map<std::string, std::pair<int, std::string>> answers_;
-  std::string last_body_;
-  std::atomic<int> port_ = 0;
-  std::thread thread_;
-};
-
-struct Result {
-  int code;
-  std::string out, err;
-};
-
-class Cli : public ::testing::Test {
- protected:
-  Cli() {
-    for (const char* name : {"FLOCK_TOKEN", "NO_COLOR", "FLOCK_COLOR", "CLICOLOR_FORCE",
-                             "GITHUB_ACTIONS", "FLOCK_CA_FILE"})
-      ::unsetenv(name);
-    ::setenv("FLOCK_CONFIG_HOME", dir.path().c_str(), 1);
-    ::setenv("FLOCK_SERVER", api.url().c_str(), 1);
-  }
-  Result flock(const std::vector<std::string>& line) {
-    ::testing::internal::CaptureStdout();
-    ::testing::internal::CaptureStderr();
-    const int code = run(line);
-    std::fflush(stdout);
-    std::fflush(stderr);
-    Result result{code, ::testing::internal::GetCapturedStdout(),
-                  ::testing::internal::GetCapturedStderr()};
-    return result;
-  }
-
-  Api api;
-  testing::TempDir dir;
-};
 
 constexpr const char* kFleets =
     R"({"items":[{"id":"1","name":"Oslo","slug":"oslo","device_count":3,"online_count":2,"current_release":{"id":"r","version":"12"},"created_at":"2026-11-23T10:00:00.000Z"},{"id":"2","name":"Bærum\u001b[31m","slug":"baerum","device_count":0,"online_count":0,"created_at":"2026-11-23T10:00:00.000Z"}],"next_page_token":""})";
@@ -126,44 +25,58 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
     EXPECT_EQ(result.code, 0);
     EXPECT_EQ(result.err, "");
     EXPECT_EQ(result.out,
-              R"(flock: deploy, update and watch fleets of Linux devices
+              R"HELP(flock: deploy, update and watch fleets of Linux devices
 
-  flock setup     make the first organization with the server's one-time setup key
-  flock login     sign in to a server
-  flock whoami    show who is signed in
-  flock auth      print the token in use
-  flock fleets    devices that get the same releases
-  flock keys      provisioning keys: what a new device registers with
-  flock devices   what is registered, what it runs and should run
-  flock releases  compose files locked to digests; never changed
-  flock deploy    roll a release out to a fleet and watch it
-  flock rollouts  deployments under way and past
-  flock api       call the REST API as it is
-  flock version   print the version
-  flock help      help for a COMMAND, or exit-codes
+  flock setup       make the first organization with the server's one-time setup key
+  flock login       sign in to a server
+  flock logout      forget the credential of this context, and revoke it where that is possible
+  flock whoami      show who is signed in, where, and as what
+  flock auth        print the token in use, for other programs
+  flock contexts    the servers you use, each with organization and default fleet
+  flock config      what the context in use says, and where each value comes from
+  flock orgs        organizations you are a member of
+  flock members     who belongs to the organization, and as what
+  flock tokens      API keys for programs
+  flock fleets      devices that get the same releases
+  flock keys        provisioning keys: what a new device registers with
+  flock devices     what is registered, what it runs and should run
+  flock releases    compose files locked to digests; never changed
+  flock deploy      roll a release out to a fleet and watch it
+  flock rollouts    deployments under way and past
+  flock audit       who did what, and the proof that nothing is missing
+  flock api         call the REST API as it is
+  flock doctor      check configuration, server, clock and credential
+  flock completion  the completion script of a shell
+  flock version     print the version
+  flock help        help for a COMMAND, or exit-codes, environment, formatting
 
 Everywhere:
-  -o, --output FORMAT      table (default), json as the API gave it, name; --json is -o json
-      --no-headers         tables without their first line
-      --server URL         default: FLOCK_SERVER, then what `flock login` stored
-      --color WHEN         auto (default), always, never; also FLOCK_COLOR and NO_COLOR
-      --no-input           fail instead of asking
-      --debug              print every request on standard error, without secrets
-  -h, --help               this text
-)");
+  -o, --output FORMAT            table (default), wide, json, yaml, csv or name
+      --json[=FIELDS]            -o json; --json=name,state prints those fields alone
+      --columns A,B              the columns of a table or csv, by head or by path
+      --no-headers               tables and csv without their first line
+      --server URL               the server to talk to
+      --context NAME             the context to use; see flock help contexts
+      --org ORG                  the organization to work in: its slug or id
+      --color WHEN               auto (default), always or never
+      --no-input                 fail instead of asking
+      --debug                    print every request on standard error, without secrets
+  -h, --help                     this text
+)HELP");
   }
   for (const auto& line : std::vector<std::vector<std::string>>{
            {"help", "releases"}, {"releases", "--help"}, {"release", "create", "-h"}}) {
     const Result result = flock(line);
     EXPECT_EQ(result.code, 0);
-    EXPECT_TRUE(result.out.starts_with(
-        R"(flock releases: compose files locked to digests; never changed
+    EXPECT_TRUE(
+        result.out.starts_with(R"HELP(flock releases: compose files locked to digests; never changed
 
-  flock releases [ls]
+  flock releases [ls] [--limit N]
   flock releases show VERSION
   flock releases create -f FILE [--version VERSION] [--note TEXT]
 
-      --file FILE                -f: a compose file; - reads standard input
+      --limit N                  stop after N items; default 1000, 0 takes all
+  -f, --file FILE                a compose file; - reads standard input
       --version VERSION          the release's version; default: the next number
       --note TEXT                what is new, for people
 
@@ -171,20 +84,88 @@ Examples:
   flock releases create -f compose.yaml --note "new camera driver"
 
 Everywhere:
-)")) << result.out;
+)HELP")) << result.out;
   }
   EXPECT_TRUE(flock({"help", "exit-codes"}).out.starts_with("  0  done\n"));
+  EXPECT_NE(flock({"help", "environment"}).out.find("FLOCK_ORG"), std::string::npos);
+  EXPECT_NE(flock({"help", "formatting"}).out.find("csv"), std::string::npos);
   EXPECT_EQ(flock({"--version"}).out, flock({"version"}).out);
+}
+
+std::vector<std::string> audit_lines(int count) {
+  audit::Head head;
+  std::vector<std::string> lines;
+  for (int i = 1; i <= count; ++i) {
+    audit::Event event;
+    event.id = std::to_string(i);
+    event.at = from_unix_ms(1'790'000'000'000);
+    event.actor_name = "Ada";
+    event.action = "createFleet";
+    lines.push_back(audit::next_line(event, head));
+  }
+  return lines;
+}
+
+std::string joined(const std::vector<std::string>& lines) {
+  std::string out;
+  for (const std::string& line : lines) out += line + "\n";
+  return out;
+}
+
+TEST_F(Cli, ProvesAnAuditExportOffline) {
+  ::unsetenv("FLOCK_SERVER");
+  auto lines = audit_lines(20);
+  Result result = flock({"audit", "verify", dir.write("a", joined(lines))});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out,
+            "ok: 20 events, seq 1..20, head " + audit::read_line(lines[19])->hash + "\n");
+  result = flock({"audit", "verify", dir.write("a", joined({lines.begin() + 4, lines.end()}))});
+  EXPECT_TRUE(result.out.starts_with("ok: 16 events, seq 5..20")) << result.out;
+  EXPECT_EQ(result.err, "It begins at seq 5; what came before is not in it.\n");
+  lines.erase(lines.begin() + 17);
+  lines.erase(lines.begin());
+  result = flock({"audit", "verify", dir.write("a", joined(lines))});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(result.out, "line 17: event seq 18 is missing\n");
+  EXPECT_EQ(result.err, "What stands before it is good: seq 2..17.\n");
+  result = flock({"audit", "verify", dir.write("a", kFleets)});
+  EXPECT_EQ(result.out, "line 1: this is not an audit event\n");
+  EXPECT_EQ(flock({"audit", "verify", dir.file("nosuch")}).code, 3);
+  EXPECT_EQ(flock({"audit", "prove"}).code, 2);
+}
+
+TEST_F(Cli, ListsAndExportsTheAuditLog) {
+  const auto lines = audit_lines(2);
+  api.answer("GET /v1/audit?actor=u%201&page_size=50", 200,
+             R"({"items":[)" + lines[0] + R"(],"next_page_token":""})");
+  Result result = flock({"audit", "--actor", "u 1"});
+  EXPECT_EQ(result.out,
+            "SEQ\tAT\tWHO\tKIND\tACTION\tON\tNAME\tOUTCOME\n"
+            "1\t2026-09-21T14:13:20.000Z\tAda\t\tcreateFleet\t\t\tdone\n");
+  api.answer("GET /v1/audit/export", 200, joined(lines));
+  result = flock({"audit", "export"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, joined(lines));
+  api.answer("GET /v1/audit/export?format=xml", 400, R"({"detail":"there is no such format"})");
+  result = flock({"audit", "export", "--format", "xml"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(result.out, "");
+  EXPECT_NE(result.err.find("there is no such format"), std::string::npos) << result.err;
 }
 
 // Each command says something about each of its flags and shows how it is used.
 TEST_F(Cli, DocumentsEveryCommandAndFlag) {
-  for (const CommandHelp& command : command_helps()) {
+  const bj::value tree = bj::parse(flock({"help", "--json"}).out);
+  EXPECT_EQ(tree.at("commands").as_array().size(), commands().size());
+  for (const Command& command : commands()) {
     const std::string text = help_for(command);
-    EXPECT_FALSE(command.usage.empty() || command.examples.empty()) << command.name;
-    for (const std::string& flag : command.flags)
-      EXPECT_NE(text.find("      --" + flag), std::string::npos) << command.name << " " << flag;
-    EXPECT_EQ(flock({"help", command.name}).code, 0);
+    EXPECT_FALSE(command.summary.empty() || command.examples.empty()) << command.name;
+    for (const Verb& verb : command.verbs) {
+      EXPECT_NE(verb.run, nullptr) << command.name << " " << verb.name;
+      for (const Flag& flag : verb.flags)
+        EXPECT_NE(text.find("--" + flag.name), std::string::npos) << command.name << flag.name;
+    }
+    EXPECT_EQ(flock({"help", command.name}).out, text);
   }
 }
 
@@ -307,10 +288,11 @@ TEST_F(Cli, RefusesWhatItDoesNotUnderstand) {
       {{"xyzzy"}, "Try:   flock help\n"},
       {{"help", "devics"}, "Try:   flock devices\n"},
       {{"devices", "shwo", "gw"}, "Try:   flock devices show\n"},
-      {{"devices", "--soak", "5s"}, "Try:   flock help devices\n"},
-      {{"keys", "create", "--max-use", "5"}, "Try:   flock help keys\n"},
+      {{"devices", "--soak", "5s"}, "`flock devices ls` has no --soak"},
+      {{"keys", "create", "--max-use", "5"}, "Try:   flock keys create --max-uses\n"},
       {{"fleets", "--nonsense"}, "Try:   flock help fleets\n"},
-      {{"fleets", "-o", "xml"}, "Try:   -o table, -o json or -o name\n"},
+      {{"fleets", "rm", "x", "--limit", "5"}, "`flock fleets rm` has no --limit"},
+      {{"fleets", "-o", "xml"}, "Try:   -o table, wide, json, yaml, csv or name\n"},
       {{"fleets", "-o"}, "needs a value"},
       {{"fleets", "--no-headers=yes"}, "takes no value"},
       {{"fleets", "create", "Oslo", "gateways"}, "unexpected: gateways"},
@@ -321,7 +303,12 @@ TEST_F(Cli, RefusesWhatItDoesNotUnderstand) {
       {{"deploy", "oslo"}, "missing: --release"},
       {{"deploy", "oslo", "--release", "1", "-f", "x"}, "exclude each other"},
       {{"deploy"}, "missing: a fleet"},
-      {{"login"}, "missing: --with-token"},
+      {{"login"}, "no sign-in by browser"},
+      {{"auth"}, "missing: what to do"},
+      {{"devices", "rm"}, "missing: a device"},
+      {{"devices", "rm", "a", "b"}, "changes 2 devices"},
+      {{"devices", "-l", "site"}, "not key=value"},
+      {{"devices", "--all", "--fleet", "x"}, "excludes"},
       {{"setup"}, "missing: the setup key"},
   };
   for (const auto& [line, words] : lines) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client.h"
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <cstdio>
 
@@ -10,6 +11,8 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "net/http_client.h"
+#include "oidc.h"
+#include "output.h"
 
 namespace flock::cli {
 namespace {
@@ -47,6 +50,41 @@ std::string text_of(const bj::object& object, std::string_view key) {
   return value && value->is_string() ? std::string(value->get_string()) : "";
 }
 
+net::ClientOptions options_for(const Settings& settings) {
+  net::ClientOptions options;
+  options.user_agent = "flock-cli";
+  options.request_time = settings.request_time;
+  options.connect_time = std::min(options.connect_time, settings.request_time);
+  options.body_bytes = 64 << 20;
+  if (!settings.ca_file.value.empty()) {
+    net::TlsOptions tls;
+    const auto pem = read_file(settings.ca_file.value);
+    if (!pem)
+      throw Error(Code::kInvalidArgument, "the file with the server's CA does not exist")
+          .with("ca_file", settings.ca_file.value)
+          .hint("set FLOCK_CA_FILE, or sign in again");
+    tls.ca_pem = *pem;
+    options.tls = net::make_tls_client(tls);
+  }
+  return options;
+}
+
+void require_server(const Settings& settings) {
+  if (settings.server.value.empty())
+    throw Error(Code::kUnauthenticated, "no server is configured")
+        .hint("flock login --server https://flock.example, or set FLOCK_SERVER and FLOCK_TOKEN");
+}
+
+// Who could not be reached belongs to the message.
+Error unreachable(const Error& error, const std::string& server) {
+  return Error(error.code() == Code::kTimeout ? Code::kTimeout : Code::kUnavailable,
+               "cannot reach the server: " + error.message())
+      .with("server", server)
+      .hint("is it running, and is the address right?");
+}
+
+}  // namespace
+
 Error problem_of(const net::Response& response) {
   bj::value body;
   try {
@@ -77,68 +115,24 @@ Error problem_of(const net::Response& response) {
       if (item.value().is_string()) error.with(item.key(), std::string(item.value().get_string()));
     }
   }
+  if (const std::string type = text_of(*problem, "type"); type.starts_with("https://"))
+    error.with("docs", type);
   error.with("request", text_of(*problem, "request_id"));
   return error;
 }
 
-net::Headers headers_for(const Settings& settings) {
-  net::Headers headers;
-  headers.add("Accept", "application/json");
-  if (!settings.token.empty()) headers.add("Authorization", "Bearer " + settings.token.reveal());
-  return headers;
-}
-
-net::ClientOptions options_for(const Settings& settings) {
-  net::ClientOptions options;
-  options.user_agent = "flock-cli";
-  options.request_time = Duration(90'000);
-  if (!settings.ca_file.empty()) {
-    net::TlsOptions tls;
-    const auto pem = read_file(settings.ca_file);
-    if (!pem)
-      throw Error(Code::kInvalidArgument, "the file with the server's CA does not exist")
-          .with("ca_file", settings.ca_file)
-          .hint("set FLOCK_CA_FILE, or sign in again");
-    tls.ca_pem = *pem;
-    options.tls = net::make_tls_client(tls);
-  }
-  return options;
-}
-
-void require_server(const Settings& settings) {
-  if (settings.server.empty()) {
-    throw Error(Code::kUnauthenticated, "no server is configured")
-        .hint(
-            "flock login --server https://flock.example --with-token, or set FLOCK_SERVER and "
-            "FLOCK_TOKEN");
-  }
-}
-
-// Who could not be reached belongs to the message.
-Error unreachable(const Error& error, const std::string& server) {
-  return Error(error.code() == Code::kTimeout ? Code::kTimeout : Code::kUnavailable,
-               "cannot reach the server: " + error.message())
-      .with("server", server)
-      .hint("is it running, and is the address right?");
-}
-
-}  // namespace
-
-net::Response Client::raw(const std::string& method, const std::string& path,
-                          const std::string& body) const {
-  require_server(settings_);
+net::Response exchange(const Settings& settings, const std::string& method, const std::string& url,
+                       const net::Headers& headers, const std::string& body) {
   Loop loop;
   net::Response response;
   const auto work = [&]() -> Task<void> {
-    net::HttpClient http(co_await asio::this_coro::executor, options_for(settings_));
-    net::Headers headers = headers_for(settings_);
-    if (!body.empty()) headers.add("Content-Type", "application/json");
+    net::HttpClient http(co_await asio::this_coro::executor, options_for(settings));
     const SteadyPoint began = std::chrono::steady_clock::now();
-    if (settings_.debug)
-      std::fprintf(stderr, "> %s %s%s (%zu bytes)\n", method.c_str(), settings_.server.c_str(),
-                   path.c_str(), body.size());
-    response = co_await http.send(method, settings_.server + path, headers, body);
-    if (settings_.debug)
+    if (settings.debug)
+      std::fprintf(stderr, "> %s %s (%zu bytes)\n", method.c_str(), printable(url).c_str(),
+                   body.size());
+    response = co_await http.send(method, url, headers, body);
+    if (settings.debug)
       std::fprintf(stderr, "< %d after %lld ms (%zu bytes)\n", response.status,
                    static_cast<long long>(std::chrono::duration_cast<Duration>(
                                               std::chrono::steady_clock::now() - began)
@@ -151,9 +145,33 @@ net::Response Client::raw(const std::string& method, const std::string& path,
     if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout &&
         error.code() != Code::kProtocol)
       throw;
-    throw unreachable(error, settings_.server);
+    const net::Url place = net::parse_url(url);
+    throw unreachable(error, place.scheme + "://" + place.host + ":" + place.port);
   }
   return response;
+}
+
+net::Headers Client::headers() const {
+  net::Headers headers;
+  headers.add("Accept", "application/json");
+  if (!token().empty()) headers.add("Authorization", "Bearer " + token().reveal());
+  if (!settings_.organization.value.empty())
+    headers.add("Flock-Organization", settings_.organization.value);
+  return headers;
+}
+
+const Secret& Client::token() const {
+  if (settings_.stored && expires_soon(settings_.credential))
+    settings_.credential = refresh_stored(settings_);
+  return settings_.credential.access_token;
+}
+
+net::Response Client::raw(const std::string& method, const std::string& path,
+                          const std::string& body) const {
+  require_server(settings_);
+  net::Headers all = headers();
+  if (!body.empty()) all.add("Content-Type", "application/json");
+  return exchange(settings_, method, settings_.server.value + path, all, body);
 }
 
 bj::value Client::send(const std::string& method, const std::string& path,
@@ -165,21 +183,60 @@ bj::value Client::send(const std::string& method, const std::string& path,
 }
 
 bj::value Client::get(const std::string& path) const { return send("GET", path, ""); }
-bj::value Client::list(const std::string& path) const {
-  const std::string first =
-      path + (path.find('?') == std::string::npos ? "?" : "&") + "page_size=1000";
+
+bj::value Client::list(const std::string& path, std::int64_t limit) const {
+  const std::int64_t page = limit == 0 ? 1000 : std::min<std::int64_t>(limit, 1000);
+  const std::string first = path + (path.find('?') == std::string::npos ? "?" : "&") +
+                            "page_size=" + std::to_string(page);
   bj::value answer = get(first);
+  if (!answer.is_object() || !answer.get_object()["items"].is_array())
+    throw Error(Code::kProtocol, "the server's answer is not a list").with("path", path);
+  bj::object& list = answer.get_object();
+  bj::array& items = list["items"].get_array();
   for (;;) {
-    const std::string token = text_of(answer.as_object(), "next_page_token");
+    const std::string token = text_of(list, "next_page_token");
     if (token.empty()) return answer;
+    if (limit != 0 && items.size() >= static_cast<std::size_t>(limit)) {
+      std::fprintf(stderr, "There are more than these %zu; --limit 0 takes all.\n", items.size());
+      return answer;
+    }
     bj::value next = get(first + "&page_token=" + url_encode(token));
-    bj::array& items = answer.as_object()["items"].as_array();
     for (bj::value& item : next.as_object()["items"].as_array()) items.push_back(std::move(item));
-    answer.as_object()["next_page_token"] = text_of(next.as_object(), "next_page_token");
+    list["next_page_token"] = text_of(next.as_object(), "next_page_token");
   }
 }
+
 bj::value Client::post(const std::string& path, const bj::value& body) const {
   return send("POST", path, bj::serialize(body));
+}
+
+void Client::download(const std::string& path,
+                      const std::function<void(std::string_view)>& on_chunk) const {
+  require_server(settings_);
+  Loop loop;
+  net::Response response;
+  const auto work = [&]() -> Task<void> {
+    net::HttpClient http(co_await asio::this_coro::executor, options_for(settings_));
+    std::string refused;
+    int status = 0;
+    const auto feed = [&](std::string_view chunk) -> Task<void> {
+      if (status < 400)
+        on_chunk(chunk);
+      else if (refused.size() < 16 * 1024)
+        refused += chunk;
+      co_return;
+    };
+    response = co_await http.stream("GET", settings_.server.value + path, headers(), "", feed,
+                                    [&](int code) { status = code; });
+    response.body = refused;
+  };
+  try {
+    loop.run(work());
+  } catch (const Error& error) {
+    if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
+    throw unreachable(error, settings_.server.value);
+  }
+  if (response.status >= 400) throw problem_of(response);
 }
 
 void Client::events(const std::string& path,
@@ -203,8 +260,7 @@ void Client::events(const std::string& path,
         if (!wanted) throw Error(Code::kCancelled, "done");
         co_return;
       };
-      response =
-          co_await http.stream("GET", settings_.server + path, headers_for(settings_), "", feed);
+      response = co_await http.stream("GET", settings_.server.value + path, headers(), "", feed);
       response.body = refused;
     };
     try {
@@ -214,7 +270,7 @@ void Client::events(const std::string& path,
       if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout &&
           error.code() != Code::kProtocol)
         throw;
-      if (failures == 59) throw unreachable(error, settings_.server);
+      if (failures == 59) throw unreachable(error, settings_.server.value);
     }
     if (response.status >= 400 && response.status != 503) throw problem_of(response);
     if (!wanted) return;

@@ -1,178 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "help.h"
 
-#include <algorithm>
-#include <array>
+#include <boost/json.hpp>
 
 namespace flock::cli {
 namespace {
 
-// What each flag means; a switch has no value.
-struct FlagHelp {
-  const char* name;
-  const char* value;
-  const char* text;
-};
-constexpr std::array kFlags = {
-    FlagHelp{"setup-key-file", "FILE", "the key flock-api printed at its first start; - reads it"},
-    FlagHelp{"organization", "NAME", "how the organization is called"},
-    FlagHelp{"with-token", "", "read the token from standard input"},
-    FlagHelp{"fleet", "FLEET", "a fleet's slug or id"},
-    FlagHelp{"name", "NAME", "a name for people"},
-    FlagHelp{"max-uses", "N", "how many devices may register with it"},
-    FlagHelp{"expires-in", "DURATION", "such as 24h; default: never"},
-    FlagHelp{"file", "FILE", "-f: a compose file; - reads standard input"},
-    FlagHelp{"version", "VERSION", "the release's version; default: the next number"},
-    FlagHelp{"note", "TEXT", "what is new, for people"},
-    FlagHelp{"release", "VERSION", "a release that exists"},
-    FlagHelp{"soak", "DURATION", "how long a device must stay healthy to count"},
-    FlagHelp{"failure-timeout", "DURATION", "when an unsettled device counts as failed"},
-    FlagHelp{"no-wait", "", "return at once instead of watching"},
-    FlagHelp{"yes", "", "do not ask"},
-    FlagHelp{"method", "METHOD", "-X: default GET, with data POST"},
-    FlagHelp{"data", "JSON", "-d: the body; @FILE reads a file, - standard input"},
-    FlagHelp{"include", "", "-i: print status and headers too"},
-};
-
-constexpr const char* kEverywhere =
-    R"(Everywhere:
-  -o, --output FORMAT      table (default), json as the API gave it, name; --json is -o json
-      --no-headers         tables without their first line
-      --server URL         default: FLOCK_SERVER, then what `flock login` stored
-      --color WHEN         auto (default), always, never; also FLOCK_COLOR and NO_COLOR
-      --no-input           fail instead of asking
-      --debug              print every request on standard error, without secrets
-  -h, --help               this text
-)";
-
-std::size_t distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0]++;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
+namespace bj = boost::json;
 
 std::string padded(std::string text, std::size_t width) {
   text.append(text.size() < width ? width - text.size() : 1, ' ');
   return text;
 }
 
-}  // namespace
-
-const std::vector<CommandHelp>& command_helps() {
-  static const std::vector<CommandHelp> table = {
-      {"setup",
-       "",
-       "make the first organization with the server's one-time setup key",
-       {"setup --server URL --setup-key-file FILE [--organization NAME]"},
-       {"setup-key-file", "organization"},
-       {"flock setup --server https://flock.example --setup-key-file setup-key"}},
-      {"login",
-       "",
-       "sign in to a server",
-       {"login --server URL --with-token"},
-       {"with-token"},
-       {"flock login --server https://flock.example --with-token <token-file"}},
-      {"whoami", "", "show who is signed in", {"whoami"}, {}, {"flock whoami -o json"}},
-      {"auth",
-       "",
-       "print the token in use",
-       {"auth token"},
-       {},
-       {"docker login registry.example -u flock --password \"$(flock auth token)\""}},
-      {"fleets",
-       "fleet",
-       "devices that get the same releases",
-       {"fleets [ls]", "fleets show FLEET", "fleets create NAME", "fleets rm FLEET [--yes]"},
-       {"yes"},
-       {"flock fleets create \"Oslo gateways\"", "flock fleets show oslo-gateways"}},
-      {"keys",
-       "key",
-       "provisioning keys: what a new device registers with",
-       {"keys [ls]", "keys create --fleet FLEET [--name NAME] [--max-uses N] [--expires-in 24h]",
-        "keys revoke ID [--yes]"},
-       {"fleet", "name", "max-uses", "expires-in", "yes"},
-       {"flock keys create --fleet demo --max-uses 10 --expires-in 24h"}},
-      {"devices",
-       "device",
-       "what is registered, what it runs and should run",
-       {"devices [ls] [--fleet FLEET]", "devices show DEVICE", "devices rename DEVICE NAME",
-        "devices revoke DEVICE [--yes]", "devices rm DEVICE [--yes]"},
-       {"fleet", "yes"},
-       {"flock devices --fleet demo", "flock devices show gw-1",
-        "flock devices -o json | jq -r '.items[] | select(.state == \"OFFLINE\") | .name'"}},
-      {"releases",
-       "release",
-       "compose files locked to digests; never changed",
-       {"releases [ls]", "releases show VERSION",
-        "releases create -f FILE [--version VERSION] [--note TEXT]"},
-       {"file", "version", "note"},
-       {"flock releases create -f compose.yaml --note \"new camera driver\""}},
-      {"deploy",
-       "",
-       "roll a release out to a fleet and watch it",
-       {"deploy FLEET (--release VERSION | -f FILE) [--soak 5s] [--failure-timeout 10m] "
-        "[--no-wait]"},
-       {"release", "file", "version", "note", "soak", "failure-timeout", "no-wait"},
-       {"flock deploy demo --release 12", "flock deploy demo -f compose.yaml --soak 30s"}},
-      {"rollouts",
-       "rollout",
-       "deployments under way and past",
-       {"rollouts [ls]", "rollouts show ID", "rollouts watch ID"},
-       {},
-       {"flock rollouts watch \"$(flock rollouts -o name | head -1)\""}},
-      {"api",
-       "",
-       "call the REST API as it is",
-       {"api PATH [-X METHOD] [-d JSON|@FILE|-] [-i]"},
-       {"method", "data", "include"},
-       {"flock api /v1/fleets", "flock api /v1/fleets -d '{\"name\":\"Oslo\"}'"}},
-  };
-  return table;
+std::string flag_line(const Flag& flag) {
+  const std::string letter = flag.letter ? std::string("-") + flag.letter + ", " : "    ";
+  const std::string value = flag.is_switch()     ? ""
+                            : flag.is_optional() ? "[=" + flag.value.substr(1)
+                                                 : " " + flag.value;
+  return "  " + padded(letter + "--" + flag.name + value, 31) + flag.text + "\n";
 }
 
-const CommandHelp* find_help(const std::string& name) {
-  for (const CommandHelp& command : command_helps()) {
-    if (name == command.name || (!name.empty() && name == command.singular)) return &command;
+std::string everywhere() {
+  std::string out = "Everywhere:\n";
+  for (const Flag& flag : global_flags()) out += flag_line(flag);
+  return out;
+}
+
+std::string usage_of(const Command& command, const Verb& verb) {
+  std::string out = "flock " + command.name;
+  if (!verb.name.empty())
+    out += &verb == &command.verbs.front() && !command.needs_verb ? " [" + verb.name + "]"
+                                                                  : " " + verb.name;
+  return verb.usage.empty() ? out : out + " " + verb.usage;
+}
+
+bj::array flags_json(const std::vector<Flag>& flags) {
+  bj::array out;
+  for (const Flag& flag : flags) {
+    bj::object item{{"name", flag.name}, {"value", flag.value}, {"summary", flag.text}};
+    if (flag.letter) item["letter"] = std::string(1, flag.letter);
+    out.push_back(std::move(item));
   }
-  return nullptr;
+  return out;
 }
 
-std::string overview() {
-  std::string out = "flock: deploy, update and watch fleets of Linux devices\n\n";
-  for (const CommandHelp& command : command_helps())
-    out += "  " + padded("flock " + command.name, 16) + command.summary + "\n";
-  out += "  " + padded("flock version", 16) + "print the version\n";
-  out += "  " + padded("flock help", 16) + "help for a COMMAND, or exit-codes\n\n";
-  return out + kEverywhere;
-}
-
-std::string help_for(const CommandHelp& command) {
-  std::string out = "flock " + command.name + ": " + command.summary + "\n\n";
-  for (const std::string& line : command.usage) out += "  flock " + line + "\n";
-  if (!command.flags.empty()) out += "\n";
-  for (const std::string& flag : command.flags) {
-    for (const FlagHelp& help : kFlags) {
-      if (flag == help.name)
-        out +=
-            padded("      --" + flag + (help.value[0] ? std::string(" ") + help.value : ""), 33) +
-            help.text + "\n";
-    }
-  }
-  out += "\nExamples:\n";
-  for (const std::string& line : command.examples) out += "  " + line + "\n";
-  return out + "\n" + kEverywhere;
-}
-
-std::string exit_codes() {
-  return R"(  0  done
+constexpr const char* kExitCodes = R"(  0  done
   1  failed
   2  wrong usage
   3  not found
@@ -180,21 +53,104 @@ std::string exit_codes() {
   5  conflict or precondition
   6  server unreachable
   7  waited too long
+  8  still running (flock rollouts status)
   9  the rollout failed
 130  interrupted
 )";
+
+constexpr const char* kEnvironment =
+    R"(A value comes from the first of: flag, environment, flock.toml in this folder or one above it,
+the context, the default. `flock config explain` shows which one it was.
+
+  FLOCK_SERVER       the server's URL
+  FLOCK_TOKEN        an API key or access token; wins over what `flock login` stored
+  FLOCK_ORG          the organization: its slug or id
+  FLOCK_FLEET        the fleet where --fleet is not given
+  FLOCK_CONTEXT      the context to use
+  FLOCK_CA_FILE      PEM file with the server's own CA
+  FLOCK_SETUP_KEY    the one-time key for `flock setup`
+  FLOCK_CONFIG_HOME  the folder of config.toml and credentials.json;
+                     default: $XDG_CONFIG_HOME/flock, then ~/.config/flock
+  XDG_CACHE_HOME     names for completion are kept under it for half a minute
+  FLOCK_COLOR        auto, always or never; also NO_COLOR and CLICOLOR_FORCE
+  GITHUB_ACTIONS     true: errors are printed as an annotation too
+
+flock.toml may name context, organization and fleet. It cannot name a server: a project that was
+fetched from elsewhere must not choose where a token is sent.
+)";
+
+constexpr const char* kFormatting =
+    R"(  -o table  aligned, with relative times and signs on a terminal; tab-separated, uncut and without
+            colours into a pipe
+  -o wide   a table with every column, uncut
+  -o json   the API's answer; --json=name,fleet.slug keeps those fields of every item
+  -o yaml   the same as YAML
+  -o csv    every column, RFC 4180; a cell that a spreadsheet would take for a formula gets a '
+  -o name   one name a line, for scripts: flock devices -o name | xargs -n1 flock devices show
+
+  --columns name,state,labels.site   these columns, by their head or by their path in the JSON
+  --no-headers                       without the first line
+  --limit N                          lists stop after 1000 items and say so; 0 takes all
+
+States have a sign as well as a colour: ● good  ✗ bad  … under way  ○ quiet
+Data goes to standard output, everything else to standard error.
+)";
+
+}  // namespace
+
+std::string overview() {
+  std::string out = "flock: deploy, update and watch fleets of Linux devices\n\n";
+  for (const Command& command : commands())
+    out += "  " + padded("flock " + command.name, 18) + command.summary + "\n";
+  out += "  " + padded("flock version", 18) + "print the version\n";
+  out += "  " + padded("flock help", 18) +
+         "help for a COMMAND, or exit-codes, environment, formatting\n\n";
+  return out + everywhere();
 }
 
-std::string nearest(const std::string& name, const std::vector<std::string>& candidates) {
-  std::string found;
-  std::size_t best = std::min<std::size_t>(3, name.size());
-  for (const std::string& candidate : candidates) {
-    if (const std::size_t d = distance(name, candidate); d < best) {
-      best = d;
-      found = candidate;
+std::string help_for(const Command& command) {
+  std::string out = "flock " + command.name + ": " + command.summary + "\n\n";
+  std::vector<Flag> flags;
+  for (const Verb& verb : command.verbs) {
+    out += "  " + usage_of(command, verb) + "\n";
+    if (!verb.summary.empty()) out += "      " + verb.summary + "\n";
+    for (const Flag& flag : verb.flags) {
+      if (find_flag(flags, flag.name) == nullptr) flags.push_back(flag);
     }
   }
-  return found;
+  if (!flags.empty()) out += "\n";
+  for (const Flag& flag : flags) out += flag_line(flag);
+  out += "\nExamples:\n";
+  for (const std::string& line : command.examples) out += "  " + line + "\n";
+  return out + "\n" + everywhere();
+}
+
+bj::value command_tree() {
+  bj::array list;
+  for (const Command& command : commands()) {
+    bj::array verbs;
+    for (const Verb& verb : command.verbs)
+      verbs.push_back(bj::object{{"name", verb.name},
+                                 {"usage", usage_of(command, verb)},
+                                 {"summary", verb.summary},
+                                 {"flags", flags_json(verb.flags)}});
+    bj::array examples;
+    for (const std::string& line : command.examples) examples.emplace_back(line);
+    list.push_back(bj::object{{"name", command.name},
+                              {"singular", command.singular},
+                              {"summary", command.summary},
+                              {"verbs", std::move(verbs)},
+                              {"examples", std::move(examples)}});
+  }
+  return bj::object{
+      {"version", kVersion}, {"flags", flags_json(global_flags())}, {"commands", std::move(list)}};
+}
+
+const char* help_topic(const std::string& name) {
+  if (name == "exit-codes") return kExitCodes;
+  if (name == "environment") return kEnvironment;
+  if (name == "formatting") return kFormatting;
+  return nullptr;
 }
 
 }  // namespace flock::cli

@@ -10,35 +10,45 @@
 
 namespace flock::cli {
 
-enum class Format { kTable, kJson, kName };
+enum class Format { kTable, kWide, kJson, kYaml, kCsv, kName };
 struct Output {
   Format format = Format::kTable;
   bool headers = true;
   bool color = false;
   bool terminal = false;  // standard output is one: aligned columns, relative times, signs
+  std::size_t width = 0;  // of the terminal; longer lines are cut. 0: unknown, nothing is cut
+  std::vector<std::string> columns;  // --columns: heads or paths; empty: the command's own
+  std::vector<std::string> fields;   // --json=: paths; empty: everything
+
+  // People read it, so notes beside the data are welcome.
+  bool is_table() const { return format == Format::kTable || format == Format::kWide; }
 };
 
 // A column: its head and the path of its value ("release.version"; through a list,
 // "platforms.platform", its values with commas); times become "3m ago" on a terminal.
 struct Column {
   std::string head, path;
+  bool wide = false;  // in -o wide and -o csv only
 };
-// Prints a list answer ({"items"}) or one object: a table on a terminal, tab-separated text when
-// piped, JSON as the API gave it, or names alone (`name_path`).
+// Prints a list answer ({"items"}) or one object in the format asked for (`flock help formatting`);
+// `name_path` is what -o name prints.
 void print(const Output& output, const boost::json::value& answer,
            const std::vector<Column>& columns, std::string_view name_path);
-std::string value_at(const boost::json::value& object, std::string_view path);
-
 // What print() writes.
 std::string render(const Output& output, const boost::json::value& answer,
                    const std::vector<Column>& columns, std::string_view name_path);
+
+std::string value_at(const boost::json::value& object, std::string_view path);
 // Foreign text for a line of output: control characters become U+FFFD, so that a name can neither
 // steer the terminal nor break a table.
 std::string printable(std::string_view text);
+// JSON without raw control characters: DEL and U+0080 to U+009F are written as escapes.
+std::string json_text(const boost::json::value& value);
+std::string yaml_text(const boost::json::value& value);
 // A state in its colour; the text as it is without colours.
 std::string painted(const Output& output, std::string_view state, const std::string& text);
 
-// Error: / Why: / Try: / Request: on stderr. Returns the exit code (flock help exit-codes).
+// Error: / Why: / Try: / Docs: / Request: on stderr. Returns the exit code (flock help exit-codes).
 int report(const Error& error);
 
 }  // namespace flock::cli

@@ -8,12 +8,15 @@ random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
 for file in /secrets/postgres-admin /secrets/postgres; do
   [ -s "$file" ] || random >"$file"
 done
-if [ ! -s /secrets/mqtt ]; then
-  for user in flock-api flock-ingester flock-scheduler; do echo "$user:$(random)"; done >/secrets/mqtt.new
-  cp /secrets/mqtt.new /broker/passwords
-  mosquitto_passwd -U /broker/passwords
-  mv /secrets/mqtt.new /secrets/mqtt
-fi
+# Target by target, so that volumes made before a target existed get what is new.
+[ ! -e /secrets/mqtt ] || cp /secrets/mqtt /secrets/mqtt.new
+for user in flock-api flock-ingester flock-scheduler flock-audit; do
+  grep -qs "^$user:" /secrets/mqtt.new || echo "$user:$(random)" >>/secrets/mqtt.new
+done
+cp /secrets/mqtt.new /broker/passwords
+mosquitto_passwd -U /broker/passwords
+mv /secrets/mqtt.new /secrets/mqtt
+chown 10001 /audit
 
 flock-api generate-keys /flock/keys
 chown 10001 /flock/keys/device-signing.pem

@@ -22,6 +22,7 @@ struct HttpClient::Impl {
     std::string method, origin, text;
     Endpoint endpoint;
     OnData on_data;
+    OnStatus on_status;
   };
 
   Impl(Executor e, ClientOptions o) : executor(std::move(e)), options(std::move(o)) {}
@@ -144,6 +145,7 @@ struct HttpClient::Impl {
           if (!have_head) {
             have_head = true;
             stream.expires_after(Duration::max());
+            if (exchange.on_status) exchange.on_status(parser->status());
           }
           const std::string chunk = parser->take_body();
           if (!chunk.empty()) co_await exchange.on_data(chunk);
@@ -186,10 +188,11 @@ Task<Response> HttpClient::get(std::string url, Headers headers) {
 }
 
 Task<Response> HttpClient::stream(std::string method, std::string url, Headers headers,
-                                  std::string body, OnData on_data) {
+                                  std::string body, OnData on_data, OnStatus on_status) {
   const auto impl = impl_;
   Impl::Exchange exchange = impl->prepare(std::move(method), url, headers, body);
   exchange.on_data = std::move(on_data);
+  exchange.on_status = std::move(on_status);
   co_return co_await impl->run(std::move(exchange));
 }
 

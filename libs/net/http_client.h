@@ -33,11 +33,12 @@ class HttpClient {
   Task<Response> send(std::string method, std::string url, Headers headers, std::string body);
   Task<Response> get(std::string url, Headers headers = {});
 
-  // For bodies without end or too big for memory: `on_headers` sees the answer without body, then
-  // `on_data` every chunk.
+  // For bodies without end or too big for memory: `on_status` is told the answer's status, then
+  // `on_data` gets every chunk.
   using OnData = std::function<Task<void>(std::string_view chunk)>;
+  using OnStatus = std::function<void(int status)>;
   Task<Response> stream(std::string method, std::string url, Headers headers, std::string body,
-                        OnData on_data);
+                        OnData on_data, OnStatus on_status = {});
 
  private:
   struct Impl;

@@ -51,6 +51,13 @@ class BeastParser final : public MessageParser {
     return found != message.end() && found->value() == "100-continue";
   }
 
+  int status() const override {
+    if constexpr (kIsRequest)
+      return 0;
+    else
+      return static_cast<int>(parser_.get().result_int());
+  }
+
   Request take_request() override {
     Request request;
     if constexpr (kIsRequest) {

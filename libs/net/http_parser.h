@@ -49,6 +49,7 @@ class MessageParser {
   virtual bool started() const = 0;
   virtual bool keep_alive() const = 0;
   virtual bool expects_continue() const = 0;
+  virtual int status() const = 0;  // of a response whose headers are done
   virtual Request take_request() = 0;
   virtual Response take_response() = 0;
   // What arrived of the body since the last call: for streams.

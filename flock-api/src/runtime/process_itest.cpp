@@ -108,7 +108,9 @@ struct Stack {
         "--keys.directory=" + dir.file("keys"),
         "--api.listen=127.0.0.1:" + std::to_string(api),
         "--public_url=http://127.0.0.1:" + std::to_string(api),
-        "--admin.listen=127.0.0.1:" + std::to_string(admin)};
+        "--admin.listen=127.0.0.1:" + std::to_string(admin),
+        "--audit.directory=" + dir.file("audit"),
+        "--audit.spool_directory=" + dir.file("audit-spool")};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return std::make_unique<Program>(arguments, dir.file("log" + std::to_string(++logs)));
   }
@@ -324,7 +326,7 @@ TEST_F(Process, TellsAboutItselfAndKeepsSecrets) {
         co_await until_ready(http, *stack);
         const net::Response metrics = co_await ask(http, stack->admin_url("/metrics"));
         EXPECT_EQ(metrics.headers.get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8");
-        for (const char* target : {"api", "ingester", "scheduler"}) {
+        for (const char* target : {"api", "ingester", "scheduler", "audit"}) {
           for (const char* name : {"flock_target_ready", "flock_mqtt_connected"})
             EXPECT_NE(metrics.body.find(std::string(name) + "{target=\"" + target + "\"} 1\n"),
                       std::string::npos)
@@ -366,6 +368,7 @@ TEST_F(Process, ListsOnlyTheTargetsThatExist) {
             "api          REST for people, programs and devices\n"
             "ingester     takes what devices report\n"
             "scheduler    drives rollouts\n"
+            "audit        writes who did what\n"
             "all          every target above, in this process\n");
   Program unknown({"--target=api,webhooks"}, stack->dir.file("unknown"));
   EXPECT_EQ(unknown.wait(5), 2);
@@ -380,9 +383,9 @@ TEST_F(Process, StopsAtAnyPointOfItsStart) {
       seed_text ? static_cast<unsigned>(std::stoul(seed_text)) : std::random_device()();
   SCOPED_TRACE("FLOCK_TEST_SEED=" + std::to_string(seed));
   std::mt19937 random(seed);
-  const char* targets[] = {"api", "ingester", "scheduler", "all"};
+  const char* targets[] = {"api", "ingester", "scheduler", "audit", "all"};
   for (int i = 0; i < (cycles ? std::stoi(cycles) : 30) && !HasFailure(); ++i) {
-    const std::string target = targets[random() % 4];
+    const std::string target = targets[random() % 5];
     const auto program = stack->start({"--target=" + target, "--shutdown_timeout=3s"});
     // Before main() has its handler a signal ends any program.
     flock::testing::wait_until("the admin port", [&] {

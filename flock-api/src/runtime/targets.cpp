@@ -15,6 +15,7 @@ const std::vector<TargetEntry>& known_targets() {
       {"api", "REST for people, programs and devices", targets::make_api_target},
       {"ingester", "takes what devices report", targets::make_ingester_target},
       {"scheduler", "drives rollouts", targets::make_scheduler_target},
+      {"audit", "writes who did what", targets::make_audit_target},
   };
   return table;
 }

@@ -217,6 +217,9 @@ TEST(Answers, KeepTheDocumentForEveryOperation) {
         EXPECT_EQ(api.last.status, 204) << "a fleet whose devices were removed is empty";
 
         co_await account(api);
+        co_await api.call("GET", "/v1/audit?outcome=done");
+        co_await api.call("GET", "/v1/audit/head");
+        co_await api.call("GET", "/v1/audit/export");
 
         const bj::value document = json::parse(api::openapi_json());
         for (const auto& path : document.at("paths").as_object()) {

@@ -74,11 +74,11 @@ class Backend {
   Executor executor;
   postgres::Database db;
   std::unique_ptr<stores::LiveState> live;
-  mqtt::Client bus;
+  mqtt::Client bus, recorder;
   crypto::Key signing;
   TaskScope scope;
   std::vector<std::unique_ptr<Target>> targets;
-  // What the audit log was told; this stands in for its writer, which has tests of its own.
+  // What the audit log was told.
   std::vector<internal::v1::AuditEvent> audited;
 };
 

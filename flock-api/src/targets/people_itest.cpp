@@ -245,6 +245,7 @@ TEST_F(Changes, AreNotMadeWhenNobodyWritesTheAuditLog) {
         co_await backend.start();
         Api api(backend.executor, backend.stack, co_await backend.make_tenant("unwritten"));
         co_await backend.bus.unsubscribe("flock/internal/v1/audit");
+        co_await backend.recorder.unsubscribe("flock/internal/v1/audit");
         co_await api.call("POST", "/v1/fleets", bj::object{{"name", "edge"}});
         EXPECT_EQ(api.last.status, 503) << api.last.body;
         const bj::value fleets = co_await api.call("GET", "/v1/fleets");

@@ -55,7 +55,7 @@ void Settings::bind(config::Schema& schema) {
              "the broker as devices reach it; default: mqtt.url");
   schema.add("mqtt.ca_file", mqtt_ca_file, "PEM; devices get it too");
   schema.add("mqtt.password_file", mqtt_password_file,
-             "lines username:password for flock-api, flock-ingester, flock-scheduler");
+             "lines username:password for flock-api, flock-ingester, flock-scheduler, flock-audit");
   schema.add("registry.url", registry_url, "the registry as the backend reaches it");
   schema.add("registry.hosts", registry_hosts,
              "names of it in compose files; default: host and port of registry.url");
@@ -66,6 +66,16 @@ void Settings::bind(config::Schema& schema) {
   schema.add("oidc.client_id", oidc_client_id, "the client that flock login uses");
   schema.add("keys.directory", keys_directory, "made by flock-api generate-keys");
   schema.add("device_token_lifetime", device_token_lifetime, "life of a device token");
+  schema.add("audit.kind", audit_kind, "file, or loki");
+  schema.add("audit.directory", audit_directory,
+             "file: the audit log; the api and audit targets must both reach it");
+  schema.add("audit.loki_url", audit_loki_url, "loki: as the targets reach it");
+  schema.add("audit.loki_tenant", audit_loki_tenant, "loki: X-Scope-OrgID");
+  schema.add("audit.loki_token_file", audit_loki_token_file, "loki: file with a bearer token");
+  schema.add("audit.spool_directory", audit_spool_directory,
+             "what waits for Loki, and what could not be read; on a disk that lasts");
+  schema.add("audit.spool_bytes", audit_spool_bytes,
+             "limit of what waits for Loki; when it is full nothing can be changed", 1 << 20);
 }
 
 void Settings::validate() const {
@@ -105,6 +115,19 @@ void Settings::validate() const {
   }
   if (live_state_kind != "valkey" && live_state_kind != "memory")
     problems.push_back({"live_state.kind", "invalid", "must be valkey or memory"});
+  if (audit_kind != "file" && audit_kind != "loki")
+    problems.push_back({"audit.kind", "invalid", "must be file or loki"});
+  if (audit_kind == "loki" && audit_loki_url.empty())
+    problems.push_back({"audit.loki_url", "required", "audit.kind loki needs it"});
+  if (!audit_loki_url.empty()) {
+    check_url("audit.loki_url", audit_loki_url);
+    if (!audit_loki_url.starts_with("http://") && !audit_loki_url.starts_with("https://"))
+      problems.push_back({"audit.loki_url", "invalid", "must begin with http:// or https://"});
+  }
+  for (const auto& [key, folder] : {std::pair("audit.directory", &audit_directory),
+                                    std::pair("audit.spool_directory", &audit_spool_directory)}) {
+    if (!folder->starts_with('/')) problems.push_back({key, "invalid", "must be an absolute path"});
+  }
   if (device_token_lifetime < Duration(30'000))
     problems.push_back({"device_token_lifetime", "invalid", "must be at least 30s"});
   if (api_tls_certificate_file.empty() != api_tls_key_file.empty())

@@ -33,6 +33,10 @@ struct Settings {
   std::vector<std::string> oidc_audience;
   std::string keys_directory = "/etc/flock/keys";
   Duration device_token_lifetime{3'600'000};
+  std::string audit_kind = "file", audit_directory = "/var/lib/flock/audit", audit_loki_url,
+              audit_loki_tenant, audit_loki_token_file,
+              audit_spool_directory = "/var/lib/flock/audit-spool";
+  std::int64_t audit_spool_bytes = 1LL << 30;
   Duration presence_every{20'000};  // no key: tests do not want to wait for the ingester's sweep
 
   void bind(config::Schema& schema);

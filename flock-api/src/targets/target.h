@@ -51,5 +51,6 @@ inline void end_with(TaskScope& scope, const std::function<void(std::exception_p
 std::unique_ptr<Target> make_api_target(Parts parts);
 std::unique_ptr<Target> make_ingester_target(Parts parts);
 std::unique_ptr<Target> make_scheduler_target(Parts parts);
+std::unique_ptr<Target> make_audit_target(Parts parts);
 
 }  // namespace flock::targets

@@ -3,7 +3,8 @@
 #include <cstdio>
 
 #include "base/bytes.h"
-#include "commands/commands.h"
+#include "input.h"
+#include "selection.h"
 
 namespace flock::cli {
 namespace {
@@ -16,59 +17,117 @@ const std::vector<Column> kColumns = {{"DEVICE", "name"},
                                       {"WANTED", "desired.release.version"},
                                       {"PHASE", "reported.phase"},
                                       {"SEEN", "last_seen_at"},
-                                      {"ID", "id"}};
+                                      {"ID", "id"},
+                                      {"ERROR", "reported.error", true}};
+
+std::string path_of(const std::string& device) { return "/v1/devices/" + url_encode(device); }
+
+int ls(Session& s) {
+  Selection selection = selection_of(s);
+  // A default fleet narrows the list as --fleet does; --all shows everything.
+  if (selection.fleet.empty() && !selection.all) selection.fleet = s.client.settings().fleet.value;
+  std::string query = selection.query();
+  if (s.arguments.has("order-by"))
+    query +=
+        (query.empty() ? "" : "&") + ("order_by=" + url_encode(s.arguments.required("order-by")));
+  print(s.output,
+        s.client.list("/v1/devices" + (query.empty() ? "" : "?" + query),
+                      number("limit", s.arguments.value("limit", "1000"), 0)),
+        kColumns, "id");
+  return 0;
+}
+
+int show(Session& s) {
+  const bj::value device = s.client.get(path_of(s.arguments.word(0, "a device: its name or id")));
+  print(s.output, device, kColumns, "id");
+  if (!s.output.is_table()) return 0;
+  if (const std::string error = value_at(device, "reported.error"); !error.empty())
+    std::printf("\n%s: %s\n", printable(value_at(device, "reported.error_code")).c_str(),
+                printable(error).c_str());
+  const auto* reported = device.as_object().if_contains("reported");
+  if (reported == nullptr || !reported->is_object()) return 0;
+  const auto* services = reported->get_object().if_contains("services");
+  if (services == nullptr) return 0;
+  std::puts("");
+  Output output = s.output;
+  output.columns.clear();  // they were for the device
+  print(output, bj::object{{"items", *services}},
+        {{"SERVICE", "name"},
+         {"CONTAINER", "state"},
+         {"HEALTH", "health"},
+         {"RESTARTS", "restart_count"},
+         {"IMAGE", "image_digest"}},
+        "name");
+  return 0;
+}
+
+int rename(Session& s) {
+  const std::string device = s.arguments.word(0, "a device: its name or id");
+  print(s.output,
+        s.client.send("PATCH", path_of(device),
+                      bj::serialize(bj::object{{"name", s.arguments.word(1, "a new name")}})),
+        kColumns, "id");
+  return 0;
+}
+
+int revoke(Session& s) {
+  const std::vector<Target> targets = choose_devices(s, "Revoke");
+  if (targets.size() == 1 && !s.arguments.words.empty())
+    confirm(s, "Revoke " + targets[0].name + "? Its sessions end and it cannot come back.");
+  bj::array items;
+  for (const Target& target : targets)
+    items.push_back(s.client.send("POST", path_of(target.id) + "/actions/revoke", ""));
+  print(s.output, targets.size() == 1 ? items[0] : bj::object{{"items", std::move(items)}},
+        kColumns, "id");
+  return 0;
+}
+
+int rm(Session& s) {
+  const std::vector<Target> targets = choose_devices(s, "Revoke and remove");
+  if (targets.size() == 1 && !s.arguments.words.empty())
+    confirm(s, "Revoke and remove " + targets[0].name + "?");
+  for (const Target& target : targets) {
+    s.client.send("DELETE", path_of(target.id), "");
+    std::fprintf(stderr, "Device %s is revoked and removed.\n", printable(target.name).c_str());
+  }
+  return 0;
+}
 
 }  // namespace
 
-int run_devices(Session& s) {
-  const std::string verb = s.arguments.words.size() < 2 ? "ls" : s.arguments.words[1];
-  const auto path = [&] {
-    s.arguments.at_most(verb == "rename" ? 4 : 3);
-    return "/v1/devices/" + url_encode(s.arguments.word(2, "a device: its name or id"));
-  };
-  if (verb == "ls") {
-    const std::string fleet = s.arguments.value("fleet");
-    s.arguments.at_most(2);
-    print(s.output,
-          s.client.list("/v1/devices" + (fleet.empty() ? "" : "?fleet_id=" + url_encode(fleet))),
-          kColumns, "id");
-  } else if (verb == "show") {
-    const bj::value device = s.client.get(path());
-    print(s.output, device, kColumns, "id");
-    if (s.output.format != Format::kTable) return 0;
-    if (const std::string error = value_at(device, "reported.error"); !error.empty())
-      std::printf("\n%s: %s\n", value_at(device, "reported.error_code").c_str(),
-                  printable(error).c_str());
-    const auto* reported = device.as_object().if_contains("reported");
-    if (reported != nullptr) {
-      std::puts("");
-      Output output = s.output;
-      print(output, bj::object{{"items", reported->at("services")}},
-            {{"SERVICE", "name"},
-             {"CONTAINER", "state"},
-             {"HEALTH", "health"},
-             {"RESTARTS", "restart_count"},
-             {"IMAGE", "image_digest"}},
-            "name");
-    }
-  } else if (verb == "rename") {
-    print(s.output,
-          s.client.send("PATCH", path(),
-                        bj::serialize(bj::object{{"name", s.arguments.word(3, "a new name")}})),
-          kColumns, "id");
-  } else if (verb == "revoke") {
-    const std::string device = path();
-    confirm(s, "Revoke " + s.arguments.words[2] + "? Its sessions end and it cannot come back.");
-    print(s.output, s.client.send("POST", device + "/actions/revoke", ""), kColumns, "id");
-  } else if (verb == "rm") {
-    const std::string device = path();
-    confirm(s, "Revoke and remove " + s.arguments.words[2] + "?");
-    s.client.send("DELETE", device, "");
-    std::fprintf(stderr, "Device %s is revoked and removed.\n", s.arguments.words[2].c_str());
-  } else {
-    unknown_verb("devices", verb, "ls|show|rename|revoke|rm");
-  }
-  return 0;
+Command devices_command() {
+  const std::vector<Flag> several = selection_flags() + std::vector<Flag>{yes_flag()};
+  return {.name = "devices",
+          .singular = "device",
+          .summary = "what is registered, what it runs and should run",
+          .verbs = {{.name = "ls",
+                     .usage = "[--fleet FLEET] [-l LABELS] [--filter EXPR] [--order-by FIELDS]",
+                     .flags = selection_flags() + list_flags() +
+                              std::vector<Flag>{{"order-by", "FIELDS",
+                                                 "such as \"name\" or "
+                                                 "\"last_seen_at desc\""}},
+                     .run = ls},
+                    {.name = "show", .usage = "DEVICE", .words = {Kind::kDevice}, .run = show},
+                    {.name = "rename",
+                     .usage = "DEVICE NAME",
+                     .words = {Kind::kDevice, Kind::kText},
+                     .run = rename},
+                    {.name = "revoke",
+                     .usage = "DEVICE... | -l LABELS | --filter EXPR [--yes]",
+                     .words = {Kind::kDevice},
+                     .flags = several,
+                     .run = revoke,
+                     .repeats = true},
+                    {.name = "rm",
+                     .usage = "DEVICE... | -l LABELS | --filter EXPR [--yes]",
+                     .words = {Kind::kDevice},
+                     .flags = several,
+                     .run = rm,
+                     .repeats = true}},
+          .examples = {"flock devices --fleet demo", "flock devices show gw-1",
+                       "flock devices -l site=oslo,stage!=test --order-by name",
+                       "flock devices -o json | jq -r '.items[] | select(.state == \"OFFLINE\") | "
+                       ".name'"}};
 }
 
 }  // namespace flock::cli

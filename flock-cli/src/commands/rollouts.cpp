@@ -7,7 +7,8 @@
 #include "base/bytes.h"
 #include "base/json.h"
 #include "base/time.h"
-#include "commands/commands.h"
+#include "commands/releases.h"
+#include "input.h"
 
 namespace flock::cli {
 namespace {
@@ -79,24 +80,57 @@ int watch_rollout(Session& s, const std::string& id) {
   return state == "COMPLETED" ? 0 : 9;
 }
 
-int run_rollouts(Session& s) {
-  const std::string verb = s.arguments.words.size() < 2 ? "ls" : s.arguments.words[1];
-  s.arguments.at_most(3);
-  if (verb == "ls") {
-    print(s.output, s.client.list("/v1/rollouts"), kColumns, "id");
-    return 0;
-  }
-  if (verb == "watch") return watch_rollout(s, s.arguments.word(2, "a rollout id"));
-  if (verb != "show") unknown_verb("rollouts", verb, "ls|show|watch");
-  const std::string id = url_encode(s.arguments.word(2, "a rollout id"));
-  print(s.output, s.client.get("/v1/rollouts/" + id), kColumns, "id");
-  if (s.output.format == Format::kTable) {
-    std::puts("");
-    print(s.output, s.client.list("/v1/rollouts/" + id + "/devices"),
-          {{"DEVICE", "name"}, {"STATE", "state"}, {"SINCE", "updated_at"}, {"REASON", "reason"}},
-          "device_id");
-  }
+namespace {
+
+int ls(Session& s) {
+  print(s.output,
+        s.client.list("/v1/rollouts", number("limit", s.arguments.value("limit", "1000"), 0)),
+        kColumns, "id");
   return 0;
+}
+
+int show(Session& s) {
+  const std::string id = url_encode(s.arguments.word(0, "a rollout id"));
+  print(s.output, s.client.get("/v1/rollouts/" + id), kColumns, "id");
+  if (!s.output.is_table()) return 0;
+  std::puts("");
+  Output output = s.output;
+  output.columns.clear();  // they were for the rollout
+  print(output, s.client.list("/v1/rollouts/" + id + "/devices"),
+        {{"DEVICE", "name"}, {"STATE", "state"}, {"SINCE", "updated_at"}, {"REASON", "reason"}},
+        "device_id");
+  return 0;
+}
+
+int watch(Session& s) { return watch_rollout(s, s.arguments.word(0, "a rollout id")); }
+
+int status(Session& s) {
+  const bj::value rollout =
+      s.client.get("/v1/rollouts/" + url_encode(s.arguments.word(0, "a rollout id")));
+  print(s.output, rollout, kColumns, "id");
+  const std::string state = value_at(rollout, "state");
+  return state == "COMPLETED" ? 0 : state == "RUNNING" || state == "PENDING" ? 8 : 9;
+}
+
+}  // namespace
+
+Command rollouts_command() {
+  return {.name = "rollouts",
+          .singular = "rollout",
+          .summary = "deployments under way and past",
+          .verbs = {{.name = "ls", .usage = "[--limit N]", .flags = list_flags(), .run = ls},
+                    {.name = "show", .usage = "ID", .words = {Kind::kRollout}, .run = show},
+                    {.name = "status",
+                     .usage = "ID",
+                     .summary = "for scripts: exit code 0 completed, 8 still running, 9 failed",
+                     .words = {Kind::kRollout},
+                     .run = status},
+                    {.name = "watch",
+                     .usage = "ID",
+                     .summary = "follows it to its end; Ctrl-C detaches",
+                     .words = {Kind::kRollout},
+                     .run = watch}},
+          .examples = {"flock rollouts watch \"$(flock rollouts -o name | head -1)\""}};
 }
 
 }  // namespace flock::cli

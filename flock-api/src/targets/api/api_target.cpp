@@ -48,6 +48,7 @@ class ApiTarget final : public Target {
     scope_.cancel();
     co_await scope_.join();
     co_await server_.stop();
+    if (context_.people) co_await context_.people->stop();
   }
 
  private:

@@ -131,6 +131,7 @@ void add_device_request_routes(Context& context);
 void add_subscription_routes(Context& context);
 void add_release_routes(Context& context);
 void add_rollout_routes(Context& context);
+void add_audit_routes(Context& context);
 void add_openapi_route(Context& context);
 void add_routes(Context& context);  // all of them
 

@@ -73,6 +73,7 @@ void add_routes(Context& c) {
   add_subscription_routes(c);
   add_release_routes(c);
   add_rollout_routes(c);
+  add_audit_routes(c);
   add_openapi_route(c);
 }
 

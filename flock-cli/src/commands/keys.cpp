@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <boost/json.hpp>
+#include <cstdio>
+
+#include "base/bytes.h"
+#include "input.h"
+
+namespace flock::cli {
+namespace {
+
+namespace bj = boost::json;
+
+const std::vector<Column> kColumns = {
+    {"ID", "id"},        {"NAME", "name"},          {"KEY", "prefix"},        {"USES", "uses"},
+    {"MAX", "max_uses"}, {"EXPIRES", "expires_at"}, {"REVOKED", "revoked_at"}};
+
+int ls(Session& s) {
+  print(s.output,
+        s.client.list("/v1/provisioning-keys",
+                      number("limit", s.arguments.value("limit", "1000"), 0)),
+        kColumns, "id");
+  return 0;
+}
+
+int create(Session& s) {
+  // --fleet, FLOCK_FLEET, flock.toml or the context's default.
+  const std::string fleet = s.client.settings().fleet.value;
+  if (fleet.empty())
+    throw Error(Code::kInvalidArgument, "missing: --fleet").hint(s.arguments.usage());
+  bj::object body{{"fleet_id", fleet}};
+  if (s.arguments.has("name")) body["name"] = s.arguments.value("name");
+  if (s.arguments.has("expires-in")) body["expires_in"] = s.arguments.value("expires-in");
+  if (s.arguments.has("max-uses"))
+    body["max_uses"] = number("max-uses", s.arguments.value("max-uses"), 1);
+  print(s.output, s.client.post("/v1/provisioning-keys", body), {{"KEY", "secret"}}, "id");
+  if (s.output.is_table())
+    std::fputs("It is shown only now; put it into the device's provisioning_key_file.\n", stderr);
+  return 0;
+}
+
+int revoke(Session& s) {
+  const std::string key = s.arguments.word(0, "a key id");
+  confirm(s, "Revoke the key " + key + "? No further device can register with it.");
+  s.client.send("DELETE", "/v1/provisioning-keys/" + url_encode(key), "");
+  std::fputs("The key is revoked; devices that registered with it stay.\n", stderr);
+  return 0;
+}
+
+}  // namespace
+
+Command keys_command() {
+  return {.name = "keys",
+          .singular = "key",
+          .summary = "provisioning keys: what a new device registers with",
+          .verbs = {{.name = "ls", .usage = "[--limit N]", .flags = list_flags(), .run = ls},
+                    {.name = "create",
+                     .usage = "--fleet FLEET [--name NAME] [--max-uses N] [--expires-in 24h]",
+                     .summary = "prints the key, once",
+                     .flags = {{"fleet", "FLEET", "a fleet's slug or id", 0, Kind::kFleet},
+                               {"name", "NAME", "a name for people"},
+                               {"max-uses", "N", "how many devices may register with it"},
+                               {"expires-in", "DURATION", "such as 24h; default: never"}},
+                     .run = create},
+                    {.name = "revoke",
+                     .usage = "ID [--yes]",
+                     .words = {Kind::kKey},
+                     .flags = {yes_flag()},
+                     .run = revoke}},
+          .examples = {"flock keys create --fleet demo --max-uses 10 --expires-in 24h"}};
+}
+
+}  // namespace flock::cli

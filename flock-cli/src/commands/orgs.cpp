@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <boost/json.hpp>
+#include <cstdio>
+
+#include "base/bytes.h"
+#include "contexts.h"
+#include "input.h"
+
+namespace flock::cli {
+namespace {
+
+namespace bj = boost::json;
+
+const std::vector<Column> kColumns = {{"ORGANIZATION", "slug"},
+                                      {"NAME", "name"},
+                                      {"ROLE", "role"},
+                                      {"CREATED", "created_at"},
+                                      {"ID", "id", true}};
+
+int ls(Session& s) {
+  print(s.output,
+        s.client.list("/v1/organizations", number("limit", s.arguments.value("limit", "1000"), 0)),
+        kColumns, "slug");
+  return 0;
+}
+
+int show(Session& s) {
+  const std::string name = s.arguments.word(0, "an organization: its slug or id");
+  print(s.output, s.client.get("/v1/organizations/" + url_encode(name)), kColumns, "slug");
+  return 0;
+}
+
+int create(Session& s) {
+  print(s.output,
+        s.client.post("/v1/organizations", bj::object{{"name", s.arguments.word(0, "a name")}}),
+        kColumns, "slug");
+  return 0;
+}
+
+int use(Session& s) {
+  const std::string name = s.arguments.word(0, "an organization: its slug or id");
+  const std::string context = s.client.settings().context.value;
+  Config config = load_config();
+  const auto found = config.contexts.find(context);
+  if (found == config.contexts.end())
+    throw Error(Code::kNotFound, "no context is configured").hint("flock login --server URL");
+  // Asked as a member of it: a wrong name is refused here and not by every command after.
+  Settings settings = s.client.settings();
+  settings.organization = {name, "argument"};
+  const bj::value who = Client(std::move(settings)).get("/v1/whoami");
+  const std::string slug = value_at(who, "organization.slug");
+  if (slug != name && value_at(who, "organization.id") != name)
+    throw Error(Code::kForbidden, "you cannot work in `" + name + "`")
+        .with("organization", slug)
+        .hint("flock orgs");
+  found->second.organization = name;
+  save_config(config);
+  std::fprintf(stderr, "Commands are about %s now.\n", printable(name).c_str());
+  return 0;
+}
+
+}  // namespace
+
+Command orgs_command() {
+  return {.name = "orgs",
+          .singular = "org",
+          .summary = "organizations you are a member of",
+          .verbs = {{.name = "ls", .usage = "[--limit N]", .flags = list_flags(), .run = ls},
+                    {.name = "show", .usage = "ORG", .words = {Kind::kOrganization}, .run = show},
+                    {.name = "create", .usage = "NAME", .words = {Kind::kText}, .run = create},
+                    {.name = "use",
+                     .usage = "ORG",
+                     .summary = "work in it from now on, in this context",
+                     .words = {Kind::kOrganization},
+                     .run = use}},
+          .examples = {"flock orgs create \"Acme Sensors\"", "flock orgs use acme-sensors",
+                       "flock devices --org acme-sensors"}};
+}
+
+}  // namespace flock::cli
