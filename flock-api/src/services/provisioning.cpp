@@ -95,6 +95,7 @@ class Admission {
     key_id_ = key.text("id");
     key_name_ = key.text("name");
     fleet_ = key.text("fleet_id");
+    labels_ = key.text("labels");
     if (key.text("mode") == "PREREGISTERED") co_await find_preregistration();
     const bool approved = key.boolean("approval_required") && co_await is_approved(key);
     if (std::holds_alternative<Waiting>(result)) co_return events_;
@@ -172,6 +173,8 @@ class Admission {
         .text(registration_.variant)
         .text(registration_.agent_version);
     co_await tx_.query(sql::kDeviceInsert, std::move(device));
+    if (labels_ != "{}")
+      co_await tx_.query(sql::kDeviceLabelsOfKey, Params().text(org_).text(id).text(labels_));
     co_await tx_.query(sql::kProvisioningKeyUse, Params().text(org_).text(key_id_));
     if (!preregistration_.empty())
       co_await tx_.query(sql::kPreregistrationUsed,
@@ -203,7 +206,7 @@ class Admission {
   postgres::Transaction& tx_;
   const Registration& registration_;
   const std::string public_key_, thumbprint_;
-  std::string org_, key_id_, key_name_, fleet_, given_name_, preregistration_, request_;
+  std::string org_, key_id_, key_name_, fleet_, labels_, given_name_, preregistration_, request_;
   std::vector<AuditEvent> events_;
 };
 

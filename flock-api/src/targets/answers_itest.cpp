@@ -210,7 +210,21 @@ TEST(Answers, KeepTheDocumentForEveryOperation) {
         co_await subscriptions(api);
         co_await api.call("GET", "/v1/devices/" + device.id);
         co_await api.call("PATCH", "/v1/devices/box", bj::object{{"name", "gate"}});
+        co_await api.call("GET", "/v1/devices/gate/history");
+        const bj::value batch = co_await api.call("POST", "/v1/devices:batchUpdate",
+                                                  bj::object{{"filter", "name = gate"},
+                                                             {"expected_count", 1},
+                                                             {"set_labels", {{"site", "oslo"}}}});
+        co_await api.call("GET", "/v1/operations/" + text(batch, "id"));
+        co_await api.call("GET", "/v1/operations");
+        co_await api.call("POST", "/v1/devices/gate/actions/move",
+                          bj::object{{"fleet_id", "edge"}});
+        co_await api.call("POST", "/v1/devices/gate/actions/clear-clone-suspicion");
         co_await api.call("POST", "/v1/devices/gate/actions/revoke");
+        co_await api.call("POST", "/v1/devices/gate/actions/decommission",
+                          bj::object{{"reason", "sold"}});
+        co_await api.call("DELETE", "/v1/devices/gate");
+        co_await api.call("POST", "/v1/devices/" + device.id + "/actions/undelete");
         co_await api.call("DELETE", "/v1/devices/gate");
         co_await api.call("DELETE", "/v1/provisioning-keys/" + text(key, "id"));
         co_await api.call("DELETE", "/v1/fleets/edge");

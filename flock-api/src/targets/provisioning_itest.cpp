@@ -229,6 +229,9 @@ TEST_F(Provisioning, KeysCanBeChangedAndSayWhatTheyAre) {
     EXPECT_FALSE(changed.as_object().contains("secret"));
     EXPECT_EQ(text(changed.at("labels"), "site"), "oslo");
     EXPECT_EQ(co_await join(api, text(key, "secret"), fresh()), "201");
+    const bj::value joined =
+        co_await api.call("GET", "/v1/devices?filter=labels.site%20%3D%20oslo");
+    EXPECT_EQ(joined.at("items").at(0).at("labels"), key.at("labels"));
     EXPECT_EQ(co_await join(api, text(key, "secret"), fresh()), "403 provisioning_key_used_up");
     const auto post = [](bj::object extra) {
       extra["fleet_id"] = "edge";

@@ -12,6 +12,8 @@
 namespace flock::postgres {
 namespace {
 
+// Lists are put together from what callers filter by: their texts have no end.
+constexpr std::size_t kMostPrepared = 200;
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 
 Error translate(const PGresult* result) {
@@ -135,8 +137,9 @@ Task<void> Connection::flush() {
 }
 
 // Everything up to the sync.
-Task<void> Connection::read_result_set(std::vector<Rows>& out, std::optional<Error>& failure) {
-  for (;;) {
+Task<void> Connection::read_result_set(const std::vector<Sent>& sent, std::vector<Rows>& out,
+                                       std::optional<Error>& failure) {
+  for (std::size_t at = 0;;) {
     while (PQisBusy(handles_->connection)) co_await wait_readable();
     PGresult* result = PQgetResult(handles_->connection);
     if (result == nullptr) {
@@ -148,27 +151,57 @@ Task<void> Connection::read_result_set(std::vector<Rows>& out, std::optional<Err
       PQclear(result);
       co_return;
     }
+    const Sent* command = at < sent.size() ? &sent[at++] : nullptr;
     if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
-      out.push_back(copy_rows(result));
+      if (command == nullptr || command->kind == Sent::Kind::kStatement)
+        out.push_back(copy_rows(result));
+      else if (command->kind == Sent::Kind::kPrepare)
+        prepared_[*command->sql] = command->name;
     } else if (status == PGRES_FATAL_ERROR && !failure) {
       failure = translate(result);
+      // 0A000: a migration changed what a plan stands on; 26000: a pooler between us forgot it.
+      const char* state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+      const std::string_view code = state ? state : "";
+      if (code == "0A000" || code == "26000") outdated_ = true;
     }
     PQclear(result);
     if (PQstatus(handles_->connection) != CONNECTION_OK) throw lost("reading an answer");
   }
 }
 
-Task<std::vector<Rows>> Connection::run(std::vector<Command> commands) {
+std::vector<Connection::Sent> Connection::send(const std::vector<Command>& commands) {
   PGconn* connection = handles_->connection;
+  std::vector<Sent> sent;
+  const auto check = [&](int ok) {
+    if (ok != 1) throw lost("sending a statement");
+  };
+  if (prepared_.size() >= kMostPrepared) {
+    prepared_.clear();
+    check(
+        PQsendQueryParams(connection, "DEALLOCATE ALL", 0, nullptr, nullptr, nullptr, nullptr, 0));
+    sent.push_back({Sent::Kind::kForget, nullptr, ""});
+  }
   for (const Command& command : commands) {
     std::vector<const char*> values;
     for (const auto& value : command.params.values())
       values.push_back(value ? value->c_str() : nullptr);
-    if (PQsendQueryParams(connection, command.sql.c_str(), static_cast<int>(values.size()), nullptr,
-                          values.data(), nullptr, nullptr, 0) != 1) {
-      throw lost("sending a statement");
+    const auto known = prepared_.find(command.sql);
+    std::string name = known != prepared_.end() ? known->second : "";
+    if (name.empty()) {
+      name = "s" + std::to_string(++names_);
+      check(PQsendPrepare(connection, name.c_str(), command.sql.c_str(), 0, nullptr));
+      sent.push_back({Sent::Kind::kPrepare, &command.sql, name});
     }
+    check(PQsendQueryPrepared(connection, name.c_str(), static_cast<int>(values.size()),
+                              values.data(), nullptr, nullptr, 0));
+    sent.push_back({Sent::Kind::kStatement, &command.sql, name});
   }
+  return sent;
+}
+
+Task<std::vector<Rows>> Connection::run(std::vector<Command> commands) {
+  PGconn* connection = handles_->connection;
+  const std::vector<Sent> sent = send(commands);
   if (PQpipelineSync(connection) != 1) throw lost("sending a statement");
   // Whatever ends this early, asio's own exceptions included, leaves answers on their way that
   // nobody else may read.
@@ -177,10 +210,10 @@ Task<std::vector<Rows>> Connection::run(std::vector<Command> commands) {
   std::optional<Error> failure;
   const auto exchange = [&]() -> Task<void> {
     co_await flush();
-    co_await read_result_set(results, failure);
+    co_await read_result_set(sent, results, failure);
   };
   co_await with_deadline(exchange(), limit_, "a database statement");
-  broken_ = false;
+  broken_ = outdated_;
   if (failure) throw std::move(*failure);
   co_return results;
 }

@@ -35,6 +35,10 @@ inline constexpr const char* kProvisioningKeyByHash =
 inline constexpr const char* kProvisioningKeyUse =
     "UPDATE provisioning_keys SET uses = uses + 1 WHERE org_id = $1 AND id = $2";
 
+// What the key gives to a device that it let in.
+inline constexpr const char* kDeviceLabelsOfKey =
+    "UPDATE devices SET labels = $3::jsonb WHERE org_id = $1 AND id = $2";
+
 // --- Devices known beforehand
 #define FLOCK_PREREGISTRATION_COLUMNS                                               \
   "SELECT id, key_id, fleet_id, thumbprint, name, device_id, flock_ms(created_at) " \

@@ -3,6 +3,7 @@
 // row-level security stands under all.
 #pragma once
 
+#include "stores/postgres/device_statements.h"
 #include "stores/postgres/provisioning_statements.h"
 #include "stores/postgres/release_statements.h"
 #include "stores/postgres/subscription_statements.h"
@@ -68,63 +69,6 @@ inline constexpr const char* kFleetGet =
 inline constexpr const char* kFleetRename =
     "UPDATE fleets SET name = $3 WHERE org_id = $1 AND id = $2";
 inline constexpr const char* kFleetDelete = "DELETE FROM fleets WHERE org_id = $1 AND id = $2";
-
-// --- Devices
-// --------------------------------------------------------------------------------------
-// Until the end of the transaction nobody else decides about this public key.
-inline constexpr const char* kDeviceKeyLock =
-    "SELECT pg_advisory_xact_lock(hashtextextended($1, 1)) AS locked";
-inline constexpr const char* kDeviceByPublicKey =
-    "SELECT id, org_id, fleet_id, name, revoked_at IS NOT NULL AS revoked FROM devices WHERE "
-    "public_key = $1 AND removed_at IS NULL";
-inline constexpr const char* kDeviceInsert =
-    "INSERT INTO devices(id, org_id, fleet_id, name, public_key, wireguard_public_key, hardware, "
-    "architecture, variant, agent_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-inline constexpr const char* kDeviceForToken =
-    "SELECT id, org_id, fleet_id, name, public_key, revoked_at IS NOT NULL AS revoked FROM devices "
-    "WHERE id = $1 AND removed_at IS NULL";
-#define FLOCK_DEVICE_COLUMNS                                                                    \
-  "SELECT d.id, d.name, d.online, d.hardware, d.agent_version, d.desired_version, "             \
-  "flock_ms(d.last_seen_at) AS last_seen_at,"                                                   \
-  " flock_ms(d.registered_at) AS registered_at, flock_ms(d.revoked_at) AS revoked_at, f.id AS " \
-  "fleet_id, f.slug AS fleet_slug, f.name AS fleet_name,"                                       \
-  " r.id AS release_id, r.version AS release_version FROM devices d JOIN fleets f ON f.id = "   \
-  "d.fleet_id LEFT JOIN releases r ON r.id = d.desired_release_id "
-inline constexpr const char* kDeviceList = FLOCK_DEVICE_COLUMNS
-    "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.id::text > $2 AND ($3 = '' OR f.id::text = "
-    "$3 OR f.slug = $3) AND ($4 = '' OR $4 = CASE WHEN d.revoked_at IS NOT NULL THEN 'REVOKED' "
-    "WHEN d.online THEN 'ONLINE' ELSE 'OFFLINE' END) "
-    "ORDER BY d.id::text LIMIT $5::bigint";
-inline constexpr const char* kDeviceGet = FLOCK_DEVICE_COLUMNS
-    "WHERE d.org_id = $1 AND d.removed_at IS NULL AND (d.id::text = $2 OR d.name = $2) ORDER BY "
-    "d.id::text <> $2, d.id LIMIT 2";
-inline constexpr const char* kDeviceRename =
-    "UPDATE devices SET name = $3 WHERE org_id = $1 AND id = $2";
-inline constexpr const char* kDeviceRevoke =
-    "UPDATE devices SET revoked_at = coalesce(revoked_at, now()), online = false WHERE org_id = $1 "
-    "AND id = $2";
-inline constexpr const char* kDeviceRemove =
-    "UPDATE devices SET removed_at = now(), fleet_id = NULL WHERE org_id = $1 AND id = $2";
-inline constexpr const char* kRevokedSince =
-    "SELECT id, flock_ms(revoked_at) AS revoked_at FROM devices WHERE revoked_at > now() - "
-    "$1::bigint * interval '1 millisecond'";
-inline constexpr const char* kDeviceRepositories =
-    "SELECT r.workload FROM devices d JOIN releases r ON r.org_id = d.org_id AND r.id = "
-    "d.desired_release_id WHERE d.org_id = $1 AND d.id = "
-    "$2 AND d.revoked_at IS NULL AND d.removed_at IS NULL";
-inline constexpr const char* kDeviceTenant =
-    "SELECT org_id, fleet_id, online FROM devices WHERE id = $1 AND removed_at IS NULL AND "
-    "revoked_at IS "
-    "NULL";
-inline constexpr const char* kDeviceOnline =
-    "UPDATE devices SET online = $3::boolean, last_seen_at = now(), agent_version = "
-    "coalesce(nullif($4, ''), agent_version) WHERE org_id = $1 AND id = $2 AND revoked_at IS NULL";
-inline constexpr const char* kDeviceTouch =
-    "UPDATE devices SET last_seen_at = now() WHERE id = ANY($1::uuid[]) AND "
-    "revoked_at IS NULL";
-inline constexpr const char* kDevicesStale =
-    "UPDATE devices SET online = false WHERE online AND last_seen_at < now() - $1::bigint * "
-    "interval '1 millisecond' RETURNING id, org_id";
 
 // --- Deployments and rollouts
 // ---------------------------------------------------------------------

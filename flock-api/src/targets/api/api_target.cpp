@@ -6,12 +6,14 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "net/http_server.h"
+#include "services/device_changes.h"
 #include "targets/api/call.h"
 
 namespace flock::targets {
 namespace {
 
 constexpr Duration kForgetEvery{3'600'000};
+constexpr Duration kOperationsEvery{1000};
 
 class ApiTarget final : public Target {
  public:
@@ -40,6 +42,7 @@ class ApiTarget final : public Target {
     server_.listen(net::Listener::tcp(context_.parts.executor, address.host, address.port, tls));
     scope_.spawn("revocations", repeat_revocations());
     scope_.spawn("idempotency", forget_answers());
+    scope_.spawn("operations", run_operations());
     log::info("the API listens", {{"address", settings.api_listen}});
   }
 
@@ -78,6 +81,19 @@ class ApiTarget final : public Target {
         if (error.code() == Code::kCancelled) throw;
         log::warn("old answers were not removed; it is repeated", error);
       }
+    }
+  }
+
+  Task<void> run_operations() {
+    for (;;) {
+      bool more = false;
+      try {
+        more = co_await services::run_next_operation(context_.parts.db);
+      } catch (const Error& error) {
+        if (error.code() == Code::kCancelled) throw;
+        log::warn("an operation cannot be carried out now; it is repeated", error);
+      }
+      if (!more) co_await sleep_for(kOperationsEvery);
     }
   }
 

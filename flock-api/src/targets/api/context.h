@@ -125,6 +125,8 @@ void add_member_routes(Context& context);
 void add_token_routes(Context& context);
 void add_fleet_routes(Context& context);
 void add_device_routes(Context& context);
+void add_device_actions(Context& context);
+void add_operation_routes(Context& context);
 void add_provisioning_routes(Context& context);
 void add_provisioning_key_routes(Context& context);
 void add_device_request_routes(Context& context);

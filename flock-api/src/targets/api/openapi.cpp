@@ -67,6 +67,7 @@ void add_routes(Context& c) {
   add_token_routes(c);
   add_fleet_routes(c);
   add_device_routes(c);
+  add_operation_routes(c);
   add_provisioning_routes(c);
   add_provisioning_key_routes(c);
   add_device_request_routes(c);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Takes what devices send: live state first, then an internal message when something changed, then
 // the acknowledgement. So nothing is acknowledged that a kill could lose.
+#include <boost/json.hpp>
 #include <deque>
 #include <map>
 #include <unordered_map>
@@ -10,7 +11,9 @@
 #include "async/loop.h"
 #include "async/scope.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
+#include "domain/clone.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "stores/postgres/statements.h"
 #include "targets/target.h"
@@ -33,6 +36,7 @@ struct Known {
   SteadyPoint until;
   std::string last;  // the last report without its time and number: to see what changed
   bool online = false;
+  domain::BootHistory boots;
 };
 
 // "devices/{id}/{leaf}" -> id; "" when it is something else.
@@ -116,6 +120,7 @@ class IngesterTarget final : public Target {
                   {{"device", id}, {"bytes", message.payload.size()}});
         continue;
       }
+      co_await watch_for_clone(id, state.boot_id(), state.at_ms());
       reports.push_back({DeviceId::trusted(id), state.seq(), message.payload});
       states.push_back(std::move(state));
     }
@@ -170,6 +175,7 @@ class IngesterTarget final : public Target {
       log::warn("a device's event cannot be read", {{"device", id}, {"bytes", payload.size()}});
       co_return;
     }
+    co_await watch_for_clone(id, event.boot_id(), event.at_ms());
     Known* known = co_await look_up(id);
     if (known == nullptr) co_return;
     if (event.kind() == device::v1::DeviceEvent::ONLINE)
@@ -178,6 +184,43 @@ class IngesterTarget final : public Target {
       co_await set_online(id, *known, false, "", "clean_stop");
     if (event.kind() == device::v1::DeviceEvent::LOST)
       co_await set_online(id, *known, false, "", "connection_lost");
+  }
+
+  // Looks at every message, those of an older report too: of two machines the one that started
+  // later numbers its reports higher for ever.
+  Task<void> watch_for_clone(std::string id, std::string boot_id, std::int64_t at_ms) {
+    Known* known = co_await look_up(id);
+    if (known == nullptr) co_return;
+    domain::BootHistory before = known->boots;
+    if (!domain::suspect_clone(known->boots, boot_id, at_ms)) co_return;
+    const std::string org = known->org;
+    try {
+      co_await tell_clone(org, id, before.boots.back().id, boot_id);
+    } catch (...) {
+      // The batch comes again; so must the suspicion.
+      if (const auto found = known_.find(id); found != known_.end())
+        found->second.boots = std::move(before);
+      throw;
+    }
+  }
+
+  // The event first: what the database remembers keeps it from being told again for an hour.
+  Task<void> tell_clone(std::string org, std::string id, std::string one, std::string other) {
+    const auto due =
+        co_await parts_.db.query(Scope::system(), sql::kCloneDue, Params().text(org).text(id));
+    if (due.empty()) co_return;
+    internal::v1::CloneSuspected event;
+    event.set_org_id(org);
+    event.set_device_id(id);
+    event.add_boot_ids(one);
+    event.add_boot_ids(other);
+    event.set_at_ms(to_unix_ms(system_clock().now()));
+    co_await publish("device/clone_suspected", event.SerializeAsString());
+    const std::string detail =
+        boost::json::serialize(boost::json::object{{"boot_ids", {one, other}}});
+    co_await parts_.db.query(Scope::system(), sql::kCloneSuspected,
+                             Params().text(org).text(id).text(detail));
+    log::warn("a device speaks from two machines", {{"device", id}});
   }
 
   Task<void> set_online(std::string id, Known& known, bool online, std::string agent_version,

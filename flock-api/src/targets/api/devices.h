@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the routes of devices share.
+#pragma once
+
+#include "targets/api/call.h"
+
+namespace flock::targets::api {
+
+// What the device says of itself, and what a rollout wants of it: not part of its ETag.
+inline constexpr std::string_view kDevicePassing[] = {
+    "state",         "last_seen_at", "reported",          "desired",
+    "agent_version", "hardware",     "clone_suspected_at"};
+
+// With the live state, in one round trip for all.
+Task<bj::array> devices_json(Context& context, const postgres::Rows& rows);
+// By id, or by a name that only one device has. Throws kNotFound or kConflict.
+Task<bj::object> find_device(Call& call, std::string id_or_name);
+// The same inside a transaction that changes it: locked until its end.
+Task<bj::object> find_device_in(postgres::Transaction& tx, Call& call, std::string id_or_name);
+// The id of a fleet that the caller sees, by id or slug. Throws kNotFound.
+Task<std::string> fleet_id_in(postgres::Transaction& tx, Call& call, std::string id_or_slug);
+
+std::string text_of(const bj::object& device, const char* key);
+// Who did it, for people.
+std::string actor_of(const Call& call);
+Task<void> remember(postgres::Transaction& tx, Call& call, std::string device, std::string kind,
+                    bj::object detail);
+
+// Member `key`: labels to set. A null value stands in `removed`, where that is allowed. Faults go
+// to `in`.
+bj::object read_labels(json::Reader& in, const char* key, std::vector<std::string>* removed);
+std::vector<std::string> read_label_keys(json::Reader& in, const char* key);
+inline constexpr std::size_t kMostLabels = 64;
+
+}  // namespace flock::targets::api
