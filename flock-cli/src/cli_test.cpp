@@ -39,10 +39,12 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock tokens      API keys for programs
   flock fleets      devices that get the same releases
   flock keys        provisioning keys: what a new device registers with
+  flock device-requests devices that wait for somebody to let them in
   flock devices     what is registered, what it runs and should run
   flock releases    compose files locked to digests; never changed
   flock deploy      roll a release out to a fleet and watch it
   flock rollouts    deployments under way and past
+  flock subscriptions where to be told of events, as webhooks
   flock audit       who did what, and the proof that nothing is missing
   flock api         call the REST API as it is
   flock doctor      check configuration, server, clock and credential

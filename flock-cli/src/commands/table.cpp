@@ -16,10 +16,12 @@
   COMMAND(tokens)               \
   COMMAND(fleets)               \
   COMMAND(keys)                 \
+  COMMAND(device_requests)      \
   COMMAND(devices)              \
   COMMAND(releases)             \
   COMMAND(deploy)               \
   COMMAND(rollouts)             \
+  COMMAND(subscriptions)        \
   COMMAND(audit)                \
   COMMAND(api)                  \
   COMMAND(doctor)               \
