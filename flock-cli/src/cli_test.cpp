@@ -75,12 +75,26 @@ Everywhere:
 
   flock releases [ls] [--limit N]
   flock releases show VERSION
-  flock releases create -f FILE [--version VERSION] [--note TEXT]
+  flock releases create -f FILE [--version VERSION] [--note TEXT] [--tag TAG] [--draft]
+  flock releases finalize VERSION
+      a draft never changes again, and can be deployed
+  flock releases invalidate VERSION --reason TEXT [--yes]
+      nobody can deploy it any more
+  flock releases note VERSION TEXT
+  flock releases tag VERSION [TAG...]
+      the tags it has from now on
+  flock releases diff VERSION VERSION
+      what changes from one to the other
+  flock releases rm VERSION [--yes]
 
       --limit N                  stop after N items; default 1000, 0 takes all
   -f, --file FILE                a compose file; - reads standard input
       --version VERSION          the release's version; default: the next number
       --note TEXT                what is new, for people
+      --tag TAG                  a tag; may repeat
+      --draft                    it can be replaced, and not be deployed, until it is final
+      --reason TEXT              why, for people
+      --yes                      do not ask
 
 Examples:
   flock releases create -f compose.yaml --note "new camera driver"
