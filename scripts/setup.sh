@@ -34,21 +34,26 @@ try_install() {
 
 # The lock names every version with its checksum; a copy of it marks what is installed. An image is built from scripts/ alone
 # and needs none of it.
-oidc=$root/flock-local/oidc
-npm_is_done() { [ ! -e "$oidc/package-lock.json" ] || cmp -s "$oidc/package-lock.json" "$oidc/node_modules/.installed"; }
+npm_folders=("$root/flock-local/oidc" "$root/flock-api/openapi")
+npm_folders_left() {
+  local folder
+  for folder in "${npm_folders[@]}"; do
+    [ ! -e "$folder/package-lock.json" ] || cmp -s "$folder/package-lock.json" "$folder/node_modules/.installed" || echo "$folder"
+  done
+}
 
 mapfile -t missing < <(missing_packages)
-[ ! -e "$oidc/package-lock.json" ] || node_is_good || missing+=(nodejs npm)
-if [ ${#missing[@]} -eq 0 ] && npm_is_done; then
+[ -z "$(npm_folders_left)" ] || node_is_good || missing+=(nodejs npm)
+if [ ${#missing[@]} -eq 0 ] && [ -z "$(npm_folders_left)" ]; then
   say "setup: nothing to install"
   exit 0
 fi
 [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
-if ! npm_is_done; then
-  say "setup: installing the npm packages of the OpenID provider"
-  npm ci --prefix "$oidc" --omit=dev --ignore-scripts --no-audit --no-fund --silent ||
-    { sleep 5; npm ci --prefix "$oidc" --omit=dev --ignore-scripts --no-audit --no-fund; } ||
-    die "npm could not install the packages of $oidc" "./dev setup"
-  cp "$oidc/package-lock.json" "$oidc/node_modules/.installed"
-fi
+for folder in $(npm_folders_left); do
+  say "setup: installing the npm packages of ${folder#"$root"/}"
+  npm ci --prefix "$folder" --omit=dev --ignore-scripts --no-audit --no-fund --silent ||
+    { sleep 5; npm ci --prefix "$folder" --omit=dev --ignore-scripts --no-audit --no-fund; } ||
+    die "npm could not install the packages of $folder" "./dev setup"
+  cp "$folder/package-lock.json" "$folder/node_modules/.installed"
+done
 say "setup: done"

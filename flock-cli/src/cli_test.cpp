@@ -39,12 +39,14 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock tokens      API keys for programs
   flock fleets      devices that get the same releases
   flock keys        provisioning keys: what a new device registers with
+  flock device-requests devices that wait for somebody to let them in
   flock devices     what is registered, what it runs and should run
   flock operations  changes of many devices, under way and past
   flock releases    compose files locked to digests; never changed
   flock deploy      roll a release out to a fleet and watch it
   flock rollouts    deployments under way and past
   flock env         environment variables and secrets
+  flock subscriptions where to be told of events, as webhooks
   flock audit       who did what, and the proof that nothing is missing
   flock api         call the REST API as it is
   flock doctor      check configuration, server, clock and credential
@@ -75,12 +77,26 @@ Everywhere:
 
   flock releases [ls] [--limit N]
   flock releases show VERSION
-  flock releases create -f FILE [--version VERSION] [--note TEXT]
+  flock releases create -f FILE [--version VERSION] [--note TEXT] [--tag TAG] [--draft]
+  flock releases finalize VERSION
+      a draft never changes again, and can be deployed
+  flock releases invalidate VERSION --reason TEXT [--yes]
+      nobody can deploy it any more
+  flock releases note VERSION TEXT
+  flock releases tag VERSION [TAG...]
+      the tags it has from now on
+  flock releases diff VERSION VERSION
+      what changes from one to the other
+  flock releases rm VERSION [--yes]
 
       --limit N                  stop after N items; default 1000, 0 takes all
   -f, --file FILE                a compose file; - reads standard input
       --version VERSION          the release's version; default: the next number
       --note TEXT                what is new, for people
+      --tag TAG                  a tag; may repeat
+      --draft                    it can be replaced, and not be deployed, until it is final
+      --reason TEXT              why, for people
+      --yes                      do not ask
 
 Examples:
   flock releases create -f compose.yaml --note "new camera driver"

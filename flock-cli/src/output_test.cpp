@@ -132,6 +132,60 @@ TEST_F(Cli, ManagesTokensAndMembers) {
   EXPECT_EQ(api.last_body(), R"({"token":"inv"})");
 }
 
+TEST_F(Cli, GuardsTheWayIn) {
+  api.answer("POST /v1/provisioning-keys", 201, R"({"id":"k1","secret":"flp_new"})");
+  EXPECT_EQ(flock({"keys", "create", "--fleet", "edge", "--network", "10.0.0.0/8", "--label",
+                   "site=oslo", "--approval", "--preregistered"})
+                .code,
+            0);
+  EXPECT_EQ(api.last_body(),
+            R"({"fleet_id":"edge","allowed_networks":["10.0.0.0/8"],"labels":{"site":"oslo"},)"
+            R"("approval_required":true,"mode":"PREREGISTERED"})");
+  EXPECT_NE(flock({"keys", "create", "--fleet", "edge", "--label", "oslo"}).code, 0);
+  api.answer("POST /v1/provisioning-keys/k1/devices", 201, R"({"id":"p1","thumbprint":"t"})");
+  EXPECT_EQ(flock({"keys", "add-device", "k1", "t", "--name", "gw"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"thumbprint":"t","name":"gw"})");
+  api.answer("POST /v1/device-requests/r1/actions/approve", 200, R"({"id":"r1"})");
+  EXPECT_EQ(flock({"device-requests", "approve", "r1"}).code, 0);
+  EXPECT_NE(flock({"device-requests", "reject", "r1"}).code, 0) << "no such answer";
+}
+
+TEST_F(Cli, CarriesAReleaseThroughItsLife) {
+  api.answer("POST /v1/releases/1.0/actions/finalize", 200, R"({"id":"r"})");
+  EXPECT_EQ(flock({"releases", "finalize", "1.0"}).code, 0);
+  api.answer("POST /v1/releases/1.0/actions/invalidate", 200, R"({"id":"r"})");
+  EXPECT_EQ(flock({"releases", "invalidate", "1.0", "--reason", "bad", "--yes"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"reason":"bad"})");
+  api.answer("PATCH /v1/releases/1.0", 200, R"({"id":"r"})");
+  EXPECT_EQ(flock({"releases", "tag", "1.0", "lts", "b"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"tags":["lts","b"]})");
+  EXPECT_EQ(flock({"releases", "note", "1.0", "n"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"note":"n"})");
+  api.answer("GET /v1/releases/1.0/diff?to=2.0", 200,
+             R"({"services":[{"name":"web","change":"CHANGED","fields":[{"field":"command",)"
+             R"("to":["a"]}]},{"name":"old","change":"REMOVED","fields":[]}]})");
+  const std::string lines = flock({"releases", "diff", "1.0", "2.0", "-o", "csv"}).out;
+  EXPECT_NE(lines.find("web,CHANGED,command"), std::string::npos) << lines;
+  EXPECT_NE(lines.find("old,REMOVED"), std::string::npos) << lines;
+  api.answer("DELETE /v1/releases/1.0", 204, "");
+  EXPECT_EQ(flock({"releases", "rm", "1.0", "--yes"}).code, 0);
+}
+
+TEST_F(Cli, ManagesSubscriptions) {
+  api.answer("POST /v1/event-subscriptions", 201, R"({"id":"s1","secret":"whsec_x"})");
+  EXPECT_EQ(flock({"subscriptions", "create", "--name", "ops", "--url", "https://a.example/",
+                   "--event", "rollout.*", "--no-headers"})
+                .out,
+            "whsec_x\n");
+  EXPECT_EQ(api.last_body(),
+            R"({"name":"ops","url":"https://a.example/","event_types":["rollout.*"]})");
+  api.answer("PATCH /v1/event-subscriptions/s1", 200, R"({"id":"s1"})");
+  EXPECT_EQ(flock({"subscriptions", "disable", "s1"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"enabled":false})");
+  api.answer("DELETE /v1/event-subscriptions/s1", 204, "");
+  EXPECT_EQ(flock({"subscriptions", "rm", "s1", "--yes"}).code, 0);
+}
+
 TEST_F(Cli, SendsFieldsAndFollowsPages) {
   api.answer("POST /v1/things", 201, "{}");
   EXPECT_EQ(flock({"api", "/v1/things", "-f", "name=5", "-F", "count=5", "-F", "on=true"}).code, 0);

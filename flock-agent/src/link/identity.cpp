@@ -66,6 +66,20 @@ void make_folder(const std::string& path) {
   ::close(folder);
 }
 
+// The provisioning key asks for an administrator's word. Time can heal that, so it is no refusal:
+// the device asks again, at most a minute later.
+Error waiting_for_approval(const std::string& answer) {
+  std::string request;
+  try {
+    const bj::value value = json::parse(answer);
+    if (value.is_object()) request = text_of(value.get_object(), "device_request_id");
+  } catch (const Error&) {
+  }
+  return Error(Code::kUnavailable, "this device waits for an administrator to approve it")
+      .with("device_request", request)
+      .hint("flock device-requests approve " + request);
+}
+
 // The file is kept for whoever wants to know what happened.
 void move_aside(const std::string& path, const std::string& reason) {
   log::error("a stored file is damaged; it is moved aside", {{"file", path}, {"reason", reason}});
@@ -218,6 +232,7 @@ Task<void> Identity::ask(std::string path, std::function<std::string()> body) {
     take(response.body);
     co_return;
   }
+  if (response.status == 202) throw waiting_for_approval(response.body);
   std::string detail, hint;
   try {
     const bj::value value = json::parse(response.body);

@@ -75,6 +75,8 @@ struct Imposter {
           {"server_time", to_rfc3339(now)},
           {"token_expires_at", to_rfc3339(now + life)},
           {"mqtt", {{"urls", boost::json::array{"mqtt://127.0.0.1:1"}}, {"ca_certificates", ""}}}});
+    } else if (status == 202) {
+      reply.response.body = R"({"state":"PENDING","device_request_id":"01a2","retry_after":"30s"})";
     } else {
       reply.response.body = R"({"detail":"provisioning_key_expired: x","hint":"make another"})";
     }
@@ -150,6 +152,32 @@ TEST(Identity, KeepsTheOldTokenWhileItCannotGetANewOne) {
     device.imposter.status = 200;
     co_await identity.renew();
     EXPECT_NE(co_await identity.token(), first);
+    co_await device.imposter.server.stop();
+  });
+}
+
+TEST(Identity, WaitsForAnApprovalAndComesInWhenItIsThere) {
+  run_task([]() -> Task<void> {
+    Registered device(co_await asio::this_coro::executor);
+    Identity identity(device.options);
+    identity.load();
+    device.imposter.status = 202;
+    for (int i = 0; i < 2; ++i) {
+      try {
+        co_await identity.token();
+        ADD_FAILURE() << "there is no token yet";
+      } catch (const Error& error) {
+        // What the agent tries again like a server that is away, and says.
+        EXPECT_EQ(error.code(), Code::kUnavailable);
+        EXPECT_NE(error.describe().find("waits for an administrator"), std::string::npos);
+        EXPECT_EQ(error.hint(), "flock device-requests approve 01a2");
+      }
+    }
+    EXPECT_FALSE(identity.registered());
+    EXPECT_EQ(device.imposter.paths.back(), "/v1/devices/register");
+    device.imposter.status = 200;
+    EXPECT_EQ(co_await identity.token(), "token-3");
+    EXPECT_TRUE(identity.registered());
     co_await device.imposter.server.stop();
   });
 }

@@ -76,6 +76,8 @@ Task<LockedRelease> lock_release(oci::RegistryClient& registry, NewRelease relea
   locked.compose = std::move(release.compose);
   locked.digest = "sha256:" + to_hex(crypto::sha256(locked.workload));
   locked.notes = notes_json(parsed.notes);
+  locked.tags = std::move(release.tags);
+  locked.draft = release.draft;
   co_return locked;
 }
 
@@ -95,7 +97,9 @@ Task<ReleaseId> store_release(postgres::Transaction& tx, OrgId org, const Locked
       .text(release.compose)
       .text(release.workload)
       .text(release.digest)
-      .text(release.notes);
+      .text(release.notes)
+      .texts(release.tags)
+      .text(std::string(release.draft ? "DRAFT" : "FINAL"));
   try {
     co_await tx.query(sql::kReleaseInsert, std::move(params));
   } catch (const Error& error) {
@@ -105,6 +109,25 @@ Task<ReleaseId> store_release(postgres::Transaction& tx, OrgId org, const Locked
         .hint("releases are never changed: choose another version");
   }
   co_return id;
+}
+
+std::string ReleaseUse::describe() const {
+  std::string out;
+  const auto add = [&](std::int64_t count, const char* one, const char* many) {
+    if (count == 0) return;
+    if (!out.empty()) out += ", ";
+    out += std::to_string(count) + " " + (count == 1 ? one : many);
+  };
+  add(devices, "device that wants it", "devices that want it");
+  add(fleets, "fleet whose release it is", "fleets whose release it is");
+  add(deployments, "deployment under way", "deployments under way");
+  return out;
+}
+
+Task<ReleaseUse> release_use(postgres::Transaction& tx, OrgId org, std::string release) {
+  const auto rows = co_await tx.query(sql::kReleaseUse, Params().text(org.text()).text(release));
+  const auto& row = rows.rows.at(0);
+  co_return ReleaseUse{row.integer("devices"), row.integer("fleets"), row.integer("deployments")};
 }
 
 }  // namespace flock::services

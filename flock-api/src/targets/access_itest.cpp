@@ -57,7 +57,16 @@ constexpr Expected kExpected[] = {
     {"deleteFleet", "developer", "fleets:write"},
     {"listProvisioningKeys", "developer", "keys:read"},
     {"createProvisioningKey", "developer", "keys:write"},
+    {"getProvisioningKey", "developer", "keys:read"},
+    {"changeProvisioningKey", "developer", "keys:write"},
     {"revokeProvisioningKey", "developer", "keys:write"},
+    {"listPreregistrations", "developer", "keys:read"},
+    {"createPreregistration", "developer", "keys:write"},
+    {"deletePreregistration", "developer", "keys:write"},
+    {"listDeviceRequests", "developer", "keys:read"},
+    {"getDeviceRequest", "developer", "keys:read"},
+    {"approveDeviceRequest", "developer", "keys:write"},
+    {"rejectDeviceRequest", "developer", "keys:write"},
     {"listDevices", "viewer", "devices:read"},
     {"getDevice", "viewer", "devices:read"},
     {"updateDevice", "developer", "devices:write"},
@@ -74,6 +83,14 @@ constexpr Expected kExpected[] = {
     {"listReleases", "viewer", "releases:read"},
     {"createRelease", "developer", "releases:write"},
     {"getRelease", "viewer", "releases:read"},
+    {"replaceRelease", "developer", "releases:write"},
+    {"describeRelease", "developer", "releases:write"},
+    {"deleteRelease", "developer", "releases:write"},
+    {"finalizeRelease", "developer", "releases:write"},
+    {"invalidateRelease", "developer", "releases:write"},
+    {"diffReleases", "viewer", "releases:read"},
+    {"getReleaseRetention", "viewer", "releases:read"},
+    {"setReleaseRetention", "admin", "organization:write", false},
     {"listDeployments", "viewer", "deployments:read"},
     {"createDeployment", "developer", "deployments:write"},
     {"getDeployment", "viewer", "deployments:read"},
@@ -97,13 +114,20 @@ constexpr Expected kExpected[] = {
     {"unsetDeviceVariable", "developer", "variables:write"},
     {"importDeviceVariables", "developer", "variables:write"},
     {"getDeviceEnvironment", "viewer", "variables:read"},
+    {"listEventSubscriptions", "admin", "subscriptions:read", false},
+    {"createEventSubscription", "admin", "subscriptions:write", false},
+    {"getEventSubscription", "admin", "subscriptions:read", false},
+    {"changeEventSubscription", "admin", "subscriptions:write", false},
+    {"deleteEventSubscription", "admin", "subscriptions:write", false},
+    {"rotateEventSubscriptionSecret", "admin", "subscriptions:write", false},
 };
 
 // The resource types whose ids stand in paths, by the path before the id.
 constexpr const char* kResources[] = {
-    "/v1/organizations", "/v1/members",           "/v1/invitations", "/v1/api-keys",
-    "/v1/fleets",        "/v1/provisioning-keys", "/v1/devices",     "/v1/releases",
-    "/v1/deployments",   "/v1/rollouts",          "/v1/operations",
+    "/v1/organizations", "/v1/members",           "/v1/invitations",     "/v1/api-keys",
+    "/v1/fleets",        "/v1/provisioning-keys", "/v1/devices",         "/v1/releases",
+    "/v1/deployments",   "/v1/rollouts",          "/v1/device-requests", "/v1/event-subscriptions",
+    "/v1/operations",
 };
 
 struct Operation {
@@ -144,6 +168,7 @@ std::string target_of(const Operation& operation, const std::string& id) {
     target.replace(at, 6, "LOG_LEVEL");
   for (std::size_t at; (at = target.find('{')) != std::string::npos;)
     target.replace(at, target.find('}') - at + 1, id);
+  if (operation.id == "diffReleases") target += "?to=" + id;
   return operation.method == "GET" ? target : target + "?validate_only=true";
 }
 
@@ -292,6 +317,16 @@ Task<std::map<std::string, std::string>> make_one_of_each(Backend& backend, Api&
   for (const std::string& owner : {"/v1/organizations/" + ids["/v1/organizations"],
                                    std::string("/v1/fleets/walled"), "/v1/devices/" + device.id})
     co_await api.call("PUT", owner + "/variables/LOG_LEVEL", bj::object{{"value", "info"}});
+  const bj::value guarded =
+      co_await api.call("POST", "/v1/provisioning-keys",
+                        bj::object{{"fleet_id", "walled"}, {"approval_required", true}});
+  const bj::value pending = co_await api.call(
+      "POST", "/v1/devices/register",
+      registration(text(guarded, "secret"), crypto::Key::generate(crypto::Key::Kind::kP256)));
+  ids["/v1/device-requests"] = text(pending, "device_request_id");
+  co_await make("/v1/event-subscriptions", {{"name", "ops"},
+                                            {"url", "https://hooks.acme.example/flock"},
+                                            {"event_types", bj::array{"*"}}});
   ids["/v1/releases"] = co_await backend.put_release(api.token, "1", {{"linux/amd64", "sha256:a"}});
   const bj::value deployment =
       co_await make("/v1/deployments", {{"release_id", "1"}, {"target", {{"fleet_id", "walled"}}}});

@@ -79,6 +79,66 @@ Task<void> variables(Api& api, std::string owner) {
   EXPECT_EQ(api.last.status, 204) << api.last.body;
 }
 
+Task<void> provisioning(Api& api) {
+  const bj::value key = co_await api.call("POST", "/v1/provisioning-keys",
+                                          bj::object{{"fleet_id", "edge"},
+                                                     {"mode", "PREREGISTERED"},
+                                                     {"approval_required", true},
+                                                     {"labels", {{"site", "oslo"}}},
+                                                     {"allowed_networks", bj::array{"::1"}}});
+  const std::string path = "/v1/provisioning-keys/" + text(key, "id");
+  co_await api.call("GET", path);
+  co_await api.call("PATCH", path, bj::object{{"name", "line 2"}});
+  const crypto::Key device = crypto::Key::generate(crypto::Key::Kind::kP256);
+  const bj::value known =
+      co_await api.call("POST", path + "/devices", bj::object{{"thumbprint", device.thumbprint()}});
+  co_await api.call("GET", path + "/devices");
+  co_await api.call("DELETE", path + "/devices/" + text(known, "id"));
+  EXPECT_EQ(api.last.status, 204) << api.last.body;
+  const bj::value open =
+      co_await api.call("POST", "/v1/provisioning-keys",
+                        bj::object{{"fleet_id", "edge"}, {"approval_required", true}});
+  const bj::value pending =
+      co_await api.call("POST", "/v1/devices/register", registration(text(open, "secret"), device));
+  EXPECT_EQ(api.last.status, 202);
+  const std::string request = "/v1/device-requests/" + text(pending, "device_request_id");
+  co_await api.call("GET", "/v1/device-requests");
+  co_await api.call("GET", request);
+  co_await api.call("POST", request + "/actions/reject");
+  co_await api.call("POST", request + "/actions/approve");
+  co_await api.call("DELETE", path);
+  co_await api.call("DELETE", "/v1/provisioning-keys/" + text(open, "id"));
+}
+
+Task<void> releases(Api& api) {
+  const char* compose = "services:\n  web:\n    image: registry.example/acme/web:1\n";
+  co_await api.call("POST", "/v1/releases",
+                    bj::object{{"version", "2.0.0"}, {"draft", true}, {"compose", compose}});
+  co_await api.call("PUT", "/v1/releases/2.0.0", bj::object{{"compose", compose}});
+  co_await api.call("PATCH", "/v1/releases/2.0.0", bj::object{{"note", "n"}});
+  co_await api.call("GET", "/v1/releases/2.0.0/diff?to=2.0.0");
+  co_await api.call("POST", "/v1/releases/2.0.0/actions/finalize");
+  co_await api.call("POST", "/v1/releases/2.0.0/actions/invalidate", bj::object{{"reason", "r"}});
+  co_await api.call("DELETE", "/v1/releases/2.0.0");
+  co_await api.call("PUT", "/v1/release-retention", bj::object{{"keep_last", 100}});
+  co_await api.call("GET", "/v1/release-retention");
+  EXPECT_EQ(api.last.status, 200) << api.last.body;
+}
+
+Task<void> subscriptions(Api& api) {
+  const bj::value made = co_await api.call("POST", "/v1/event-subscriptions",
+                                           bj::object{{"name", "ops"},
+                                                      {"url", "https://hooks.acme.example/flock"},
+                                                      {"event_types", bj::array{"rollout.*"}}});
+  const std::string path = "/v1/event-subscriptions/" + text(made, "id");
+  co_await api.call("GET", "/v1/event-subscriptions");
+  co_await api.call("GET", path);
+  co_await api.call("PATCH", path, bj::object{{"enabled", false}});
+  co_await api.call("POST", path + "/actions/rotate-secret");
+  co_await api.call("DELETE", path);
+  EXPECT_EQ(api.last.status, 204) << api.last.body;
+}
+
 TEST(Answers, KeepTheDocumentForEveryOperation) {
   Stack* const stack = Stack::get();
   if (stack == nullptr) GTEST_SKIP() << "the servers are not installed";
@@ -172,6 +232,9 @@ TEST(Answers, KeepTheDocumentForEveryOperation) {
         EXPECT_EQ(environment.at_pointer("/services/0/variables/0/overrides").as_array().size(),
                   2u);
 
+        co_await provisioning(api);
+        co_await releases(api);
+        co_await subscriptions(api);
         co_await api.call("GET", "/v1/devices/" + device.id);
         co_await api.call("PATCH", "/v1/devices/box", bj::object{{"name", "gate"}});
         co_await api.call("GET", "/v1/devices/gate/history");

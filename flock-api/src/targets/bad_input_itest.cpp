@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "crypto/jwt.h"
 #include "services/credentials.h"
-#include "targets/itest_stack.h"
+#include "targets/itest_api.h"
 #include "testing/run_task.h"
 
 namespace flock::targets {
@@ -16,53 +16,9 @@ namespace {
 using namespace itest;
 using flock::testing::run_task;
 
-class ApiTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    stack = Stack::get();
-    if (stack == nullptr) GTEST_SKIP() << "the servers are not installed";
-  }
-  // Runs `body` with a backend and a tenant's client.
-  void with_api(const std::function<Task<void>(Backend&, Api&)>& body) {
-    run_task(
-        [&]() -> Task<void> {
-          Backend backend(co_await asio::this_coro::executor, *stack);
-          co_await backend.start();
-          Api api(backend.executor, *stack, co_await backend.make_tenant("Acme"));
-          std::exception_ptr failure;
-          try {
-            co_await body(backend, api);
-          } catch (...) {
-            failure = std::current_exception();
-          }
-          co_await backend.stop();
-          if (failure) std::rethrow_exception(failure);
-        },
-        Duration(60'000));
-  }
-  Stack* stack = nullptr;
-};
 using BadInput = ApiTest;
 using Identity = ApiTest;
 using Tenants = ApiTest;
-
-struct Case {
-  const char* method;
-  std::string path, body;
-  int status;
-  std::string part;  // of the problem
-};
-
-Task<void> refuse(Api& api, std::vector<Case> cases) {
-  for (const Case& c : cases) {
-    co_await api.call(c.method, c.path, c.body);
-    const std::string what = std::string(c.method) + " " + c.path + " " + c.body.substr(0, 80);
-    EXPECT_EQ(api.last.status, c.status) << what << "\n" << api.last.body.substr(0, 600);
-    EXPECT_NE(api.last.body.find(c.part), std::string::npos) << what << "\n"
-                                                             << api.last.body.substr(0, 600);
-    EXPECT_EQ(api.last.headers.get("Content-Type"), "application/problem+json") << what;
-  }
-}
 
 std::string compose_body(const std::string& compose) {
   return bj::serialize(bj::object{{"compose", compose}});

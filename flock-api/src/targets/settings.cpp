@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "domain/networks.h"
 #include "net/http.h"
 #include "net/stream.h"
 #include "stores/identity/oidc.h"
@@ -37,6 +38,10 @@ void Settings::bind(config::Schema& schema) {
   schema.add("api.tls_key_file", api_tls_key_file, "PEM");
   schema.add("api.rate_limit", api_rate_limit, "requests a minute for each caller; 0: no limit", 0,
              1'000'000'000);
+  schema.add("api.trusted_proxies", api_trusted_proxies,
+             "networks of reverse proxies whose X-Forwarded-For is believed");
+  schema.add("webhooks.allow_loopback", webhooks_allow_loopback,
+             "for development: event subscriptions may name http:// on loopback");
   schema.add("shutdown_delay", shutdown_delay, "time between not ready and drain");
   schema.add("shutdown_timeout", shutdown_timeout, "limit for drain and stop");
   schema.add("postgres.url", postgres_url, "libpq connection string without password");
@@ -103,6 +108,11 @@ void Settings::validate() const {
   }
   check("admin.listen", [&] { net::parse_host_port(admin_listen); });
   check("api.listen", [&] { net::parse_host_port(api_listen); });
+  for (const std::string& network : api_trusted_proxies) {
+    if (!domain::parse_network(network))
+      problems.push_back(
+          {"api.trusted_proxies", "invalid", network + " is no network like 10.0.0.0/8"});
+  }
   if (live_state_kind != "valkey" && live_state_kind != "memory")
     problems.push_back({"live_state.kind", "invalid", "must be valkey or memory"});
   if (audit_kind != "file" && audit_kind != "loki")

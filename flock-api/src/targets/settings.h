@@ -17,6 +17,8 @@ struct Settings {
   std::string log_level = "info", log_format = "auto";
   std::string admin_listen = "127.0.0.1:9464";
   std::string api_listen = "127.0.0.1:8080", api_tls_certificate_file, api_tls_key_file;
+  std::vector<std::string> api_trusted_proxies;
+  bool webhooks_allow_loopback = false;
   std::int64_t api_rate_limit = 6000;  // requests a minute for each caller; 0: no limit
   Duration shutdown_delay{0}, shutdown_timeout{15'000};
   std::string postgres_url = "postgresql:///flock", postgres_password_file;

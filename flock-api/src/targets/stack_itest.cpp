@@ -271,6 +271,7 @@ bool is_format(const std::string& text, std::string_view format) {
 void check(const bj::value& named, const bj::value& value, const std::string& at,
            std::vector<std::string>& faults) {
   const bj::object& schema = resolve(named).as_object();
+  if (!schema.contains("type")) return;  // any JSON
   if (const bj::value* type = schema.if_contains("type");
       type && !is_type(value, std::string_view(type->as_string()))) {
     faults.push_back(at + " is no " + std::string(type->as_string()));

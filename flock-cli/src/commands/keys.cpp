@@ -32,9 +32,49 @@ int create(Session& s) {
   if (s.arguments.has("expires-in")) body["expires_in"] = s.arguments.value("expires-in");
   if (s.arguments.has("max-uses"))
     body["max_uses"] = number("max-uses", s.arguments.value("max-uses"), 1);
+  if (s.arguments.has("network")) {
+    bj::array networks;
+    for (const std::string& network : s.arguments.values("network")) networks.emplace_back(network);
+    body["allowed_networks"] = std::move(networks);
+  }
+  if (s.arguments.has("label")) {
+    bj::object labels;
+    for (const std::string& label : s.arguments.values("label")) {
+      const std::size_t equals = label.find('=');
+      if (equals == std::string::npos || equals == 0)
+        throw Error(Code::kInvalidArgument, "a label is NAME=VALUE").with("label", label);
+      labels[label.substr(0, equals)] = label.substr(equals + 1);
+    }
+    body["labels"] = std::move(labels);
+  }
+  if (s.arguments.has("approval")) body["approval_required"] = true;
+  if (s.arguments.has("preregistered")) body["mode"] = "PREREGISTERED";
   print(s.output, s.client.post("/v1/provisioning-keys", body), {{"KEY", "secret"}}, "id");
   if (s.output.is_table())
     std::fputs("It is shown only now; put it into the device's provisioning_key_file.\n", stderr);
+  return 0;
+}
+
+int show(Session& s) {
+  print(s.output,
+        s.client.get("/v1/provisioning-keys/" + url_encode(s.arguments.word(0, "a key id"))),
+        {{"ID", "id"},
+         {"NAME", "name"},
+         {"USES", "uses"},
+         {"MODE", "mode"},
+         {"APPROVAL", "approval_required"},
+         {"NETWORKS", "allowed_networks"},
+         {"LABELS", "labels"}},
+        "id");
+  return 0;
+}
+
+int add_device(Session& s) {
+  const std::string key = s.arguments.word(0, "a key id");
+  bj::object body{{"thumbprint", s.arguments.word(1, "the thumbprint of the device's key")}};
+  if (s.arguments.has("name")) body["name"] = s.arguments.value("name");
+  print(s.output, s.client.post("/v1/provisioning-keys/" + url_encode(key) + "/devices", body),
+        {{"ID", "id"}, {"THUMBPRINT", "thumbprint"}, {"NAME", "name"}}, "id");
   return 0;
 }
 
@@ -53,14 +93,27 @@ Command keys_command() {
           .singular = "key",
           .summary = "provisioning keys: what a new device registers with",
           .verbs = {{.name = "ls", .usage = "[--limit N]", .flags = list_flags(), .run = ls},
+                    {.name = "show", .usage = "ID", .words = {Kind::kKey}, .run = show},
                     {.name = "create",
-                     .usage = "--fleet FLEET [--name NAME] [--max-uses N] [--expires-in 24h]",
+                     .usage = "--fleet FLEET [--name NAME] [--max-uses N] [--expires-in 24h] "
+                              "[--network CIDR] [--label "
+                              "NAME=VALUE] [--approval] [--preregistered]",
                      .summary = "prints the key, once",
                      .flags = {{"fleet", "FLEET", "a fleet's slug or id", 0, Kind::kFleet},
                                {"name", "NAME", "a name for people"},
                                {"max-uses", "N", "how many devices may register with it"},
-                               {"expires-in", "DURATION", "such as 24h; default: never"}},
+                               {"expires-in", "DURATION", "such as 24h; default: never"},
+                               {"network", "CIDR", "devices must come from there; may repeat"},
+                               {"label", "NAME=VALUE", "what its devices get; may repeat"},
+                               {"approval", "", "each device waits: flock device-requests"},
+                               {"preregistered", "", "only devices named by add-device"}},
                      .run = create},
+                    {.name = "add-device",
+                     .usage = "ID THUMBPRINT [--name NAME]",
+                     .summary = "name a device that may come in",
+                     .words = {Kind::kKey, Kind::kText},
+                     .flags = {{"name", "NAME", "what the device is called when it comes"}},
+                     .run = add_device},
                     {.name = "revoke",
                      .usage = "ID [--yes]",
                      .words = {Kind::kKey},

@@ -15,6 +15,12 @@ bj::value create_release(Session& s) {
   bj::object body{{"compose", read_input(s.arguments.required("file"), 256 * 1024)}};
   if (s.arguments.has("version")) body["version"] = s.arguments.value("version");
   if (s.arguments.has("note")) body["note"] = s.arguments.value("note");
+  if (s.arguments.has("draft")) body["draft"] = true;
+  if (s.arguments.has("tag")) {
+    bj::array tags;
+    for (const std::string& tag : s.arguments.values("tag")) tags.emplace_back(tag);
+    body["tags"] = std::move(tags);
+  }
   bj::value release = s.client.post("/v1/releases", body);
   for (const bj::value& note : release.at("notes").as_array())
     std::fprintf(stderr, "note: %s %s\n", printable(value_at(note, "pointer")).c_str(),
@@ -30,11 +36,9 @@ std::vector<Flag> release_flags() {
 
 namespace {
 
-const std::vector<Column> kColumns = {{"VERSION", "version"},
-                                      {"STATE", "state"},
-                                      {"CREATED", "created_at"},
-                                      {"NOTE", "note"},
-                                      {"ID", "id"}};
+const std::vector<Column> kColumns = {{"VERSION", "version"},    {"STATE", "state"},
+                                      {"CREATED", "created_at"}, {"TAGS", "tags"},
+                                      {"NOTE", "note"},          {"ID", "id"}};
 
 int ls(Session& s) {
   print(s.output,
@@ -61,6 +65,80 @@ int create(Session& s) {
   return 0;
 }
 
+std::string path_of(Session& s) {
+  return "/v1/releases/" + url_encode(s.arguments.word(0, "a version or id"));
+}
+
+int finalize(Session& s) {
+  print(s.output, s.client.send("POST", path_of(s) + "/actions/finalize", ""), kColumns, "id");
+  return 0;
+}
+
+int invalidate(Session& s) {
+  const bj::object body{{"reason", s.arguments.required("reason")}};
+  confirm(s, "Nobody can deploy the release " + s.arguments.word(0, "a version or id") +
+                 " any more; devices that run it keep it. Go on?");
+  print(s.output, s.client.post(path_of(s) + "/actions/invalidate", body), kColumns, "id");
+  return 0;
+}
+
+int note(Session& s) {
+  const bj::object body{{"note", s.arguments.word(1, "a note; '' takes it away")}};
+  print(s.output, s.client.send("PATCH", path_of(s), bj::serialize(body)), kColumns, "id");
+  return 0;
+}
+
+// All tags at once: what is not named goes.
+int tag(Session& s) {
+  bj::array tags;
+  for (std::size_t i = 1; i < s.arguments.words.size(); ++i)
+    tags.emplace_back(s.arguments.words[i]);
+  const bj::object body{{"tags", std::move(tags)}};
+  print(s.output, s.client.send("PATCH", path_of(s), bj::serialize(body)), kColumns, "id");
+  return 0;
+}
+
+// One line for each field; JSON and YAML as the server has it.
+int diff(Session& s) {
+  const bj::value found =
+      s.client.get(path_of(s) + "/diff?to=" + url_encode(s.arguments.word(1, "another release")));
+  if (s.output.format == Format::kJson || s.output.format == Format::kYaml) {
+    print(s.output, found, {}, "name");
+    return 0;
+  }
+  bj::array lines;
+  for (const bj::value& service : found.at("services").as_array()) {
+    bj::object line{{"service", service.at("name")}, {"change", service.at("change")}};
+    if (service.at("fields").as_array().empty()) lines.push_back(line);
+    for (const bj::value& field : service.at("fields").as_array()) {
+      line["field"] = field.at("field");
+      for (const char* side : {"from", "to"}) {
+        const bj::value* value = field.as_object().if_contains(side);
+        line[side] = value == nullptr     ? bj::value("")
+                     : value->is_string() ? *value
+                                          : bj::value(bj::serialize(*value));
+      }
+      lines.push_back(line);
+    }
+  }
+  print(s.output, bj::object{{"items", std::move(lines)}},
+        {{"SERVICE", "service"},
+         {"CHANGE", "change"},
+         {"FIELD", "field"},
+         {"FROM", "from"},
+         {"TO", "to"}},
+        "service");
+  return 0;
+}
+
+int rm(Session& s) {
+  const std::string name = s.arguments.word(0, "a version or id");
+  confirm(s, "Delete the release " + name + "?");
+  s.client.send("DELETE", path_of(s), "");
+  std::fprintf(stderr, "Release %s is deleted.\n", printable(name).c_str());
+  return 0;
+}
+
 }  // namespace
 
 Command releases_command() {
@@ -70,9 +148,45 @@ Command releases_command() {
           .verbs = {{.name = "ls", .usage = "[--limit N]", .flags = list_flags(), .run = ls},
                     {.name = "show", .usage = "VERSION", .words = {Kind::kRelease}, .run = show},
                     {.name = "create",
-                     .usage = "-f FILE [--version VERSION] [--note TEXT]",
-                     .flags = release_flags(),
-                     .run = create}},
+                     .usage = "-f FILE [--version VERSION] [--note TEXT] [--tag TAG] [--draft]",
+                     .flags = release_flags() +
+                              std::vector<Flag>{
+                                  {"tag", "TAG", "a tag; may repeat"},
+                                  {"draft", "",
+                                   "it can be replaced, and not be deployed, until it is final"}},
+                     .run = create},
+                    {.name = "finalize",
+                     .usage = "VERSION",
+                     .summary = "a draft never changes again, and can be deployed",
+                     .words = {Kind::kRelease},
+                     .run = finalize},
+                    {.name = "invalidate",
+                     .usage = "VERSION --reason TEXT [--yes]",
+                     .summary = "nobody can deploy it any more",
+                     .words = {Kind::kRelease},
+                     .flags = std::vector<Flag>{{"reason", "TEXT", "why, for people"}} +
+                              std::vector<Flag>{yes_flag()},
+                     .run = invalidate},
+                    {.name = "note",
+                     .usage = "VERSION TEXT",
+                     .words = {Kind::kRelease, Kind::kText},
+                     .run = note},
+                    {.name = "tag",
+                     .usage = "VERSION [TAG...]",
+                     .summary = "the tags it has from now on",
+                     .words = {Kind::kRelease, Kind::kText},
+                     .run = tag,
+                     .repeats = true},
+                    {.name = "diff",
+                     .usage = "VERSION VERSION",
+                     .summary = "what changes from one to the other",
+                     .words = {Kind::kRelease, Kind::kRelease},
+                     .run = diff},
+                    {.name = "rm",
+                     .usage = "VERSION [--yes]",
+                     .words = {Kind::kRelease},
+                     .flags = {yes_flag()},
+                     .run = rm}},
           .examples = {"flock releases create -f compose.yaml --note \"new camera driver\""}};
 }
 

@@ -16,12 +16,14 @@
   COMMAND(tokens)               \
   COMMAND(fleets)               \
   COMMAND(keys)                 \
+  COMMAND(device_requests)      \
   COMMAND(devices)              \
   COMMAND(operations)           \
   COMMAND(releases)             \
   COMMAND(deploy)               \
   COMMAND(rollouts)             \
   COMMAND(env)                  \
+  COMMAND(subscriptions)        \
   COMMAND(audit)                \
   COMMAND(api)                  \
   COMMAND(doctor)               \

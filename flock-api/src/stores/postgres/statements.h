@@ -4,6 +4,9 @@
 #pragma once
 
 #include "stores/postgres/device_statements.h"
+#include "stores/postgres/provisioning_statements.h"
+#include "stores/postgres/release_statements.h"
+#include "stores/postgres/subscription_statements.h"
 
 namespace flock::postgres::sql {
 
@@ -66,48 +69,6 @@ inline constexpr const char* kFleetGet =
 inline constexpr const char* kFleetRename =
     "UPDATE fleets SET name = $3 WHERE org_id = $1 AND id = $2";
 inline constexpr const char* kFleetDelete = "DELETE FROM fleets WHERE org_id = $1 AND id = $2";
-
-// --- Provisioning keys
-// ----------------------------------------------------------------------------
-#define FLOCK_KEY_COLUMNS                                                                   \
-  "SELECT id, fleet_id, name, prefix, uses, max_uses, flock_ms(expires_at) AS expires_at, " \
-  "flock_ms(revoked_at) AS revoked_at, flock_ms(created_at) AS created_at FROM provisioning_keys "
-inline constexpr const char* kProvisioningKeyInsert =
-    "INSERT INTO provisioning_keys(id, org_id, fleet_id, name, prefix, hash, max_uses, expires_at) "
-    "VALUES ($1, $2, $3, $4, $5, $6, $7::bigint, $8::timestamptz)";
-inline constexpr const char* kProvisioningKeyList =
-    FLOCK_KEY_COLUMNS "WHERE org_id = $1 AND id::text > $2 ORDER BY id::text LIMIT $3::bigint";
-inline constexpr const char* kProvisioningKeyGet =
-    FLOCK_KEY_COLUMNS "WHERE org_id = $1 AND id = $2";
-inline constexpr const char* kProvisioningKeyRevoke =
-    "UPDATE provisioning_keys SET revoked_at = coalesce(revoked_at, now()) WHERE org_id = $1 AND "
-    "id = $2";
-// Locked, so that two devices cannot both take the last use.
-inline constexpr const char* kProvisioningKeyByHash =
-    "SELECT id, org_id, fleet_id, uses, max_uses, revoked_at IS NOT NULL AS revoked, "
-    "coalesce(expires_at <= now(), false) AS expired FROM provisioning_keys WHERE hash = $1 FOR "
-    "UPDATE";
-inline constexpr const char* kProvisioningKeyUse =
-    "UPDATE provisioning_keys SET uses = uses + 1 WHERE org_id = $1 AND id = $2";
-
-// --- Releases
-// -------------------------------------------------------------------------------------
-#define FLOCK_RELEASE_COLUMNS                                                            \
-  "SELECT id, version, note, compose, workload, digest, notes, flock_ms(created_at) AS " \
-  "created_at FROM releases "
-// Until the end of the transaction nobody else numbers a release of the organization.
-inline constexpr const char* kReleaseNumberLock =
-    "SELECT pg_advisory_xact_lock(hashtextextended($1, 2)) AS locked";
-inline constexpr const char* kReleaseNextVersion =
-    "SELECT coalesce(max(version::bigint), 0) + 1 AS next FROM releases WHERE org_id = $1 AND "
-    "version ~ '^[0-9]{1,9}$'";
-inline constexpr const char* kReleaseInsert =
-    "INSERT INTO releases(id, org_id, version, note, compose, workload, digest, notes) VALUES ($1, "
-    "$2, $3, $4, $5, $6, $7, $8)";
-inline constexpr const char* kReleaseList = FLOCK_RELEASE_COLUMNS
-    "WHERE org_id = $1 AND ($2 = '' OR id::text < $2) ORDER BY id::text DESC LIMIT $3::bigint";
-inline constexpr const char* kReleaseGet =
-    FLOCK_RELEASE_COLUMNS "WHERE org_id = $1 AND (id::text = $2 OR version = $2)";
 
 // --- Deployments and rollouts
 // ---------------------------------------------------------------------
@@ -221,13 +182,14 @@ inline constexpr const char* kRolloutDevices =
     " WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id::text > $3 ORDER BY "
     "x.device_id::text LIMIT $4::bigint";
 // Devices that came after their fleet's deployment and have nothing yet. One that its rollout knows
-// already cannot run the release.
+// already cannot run the release, and one that was found invalid goes to nobody any more.
 inline constexpr const char* kLatecomers =
     "SELECT d.id, d.org_id, d.architecture, d.variant, d.desired_version, f.deployment_id FROM "
     "devices d JOIN fleets f ON f.id = d.fleet_id JOIN deployments p ON p.id = f.deployment_id"
     " WHERE d.desired_release_id IS NULL AND d.revoked_at IS NULL AND d.removed_at IS NULL AND "
     "p.rollout_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM rollout_devices x WHERE x.rollout_id = "
-    "p.rollout_id AND x.device_id = d.id) LIMIT 200";
+    "p.rollout_id AND x.device_id = d.id) AND NOT EXISTS (SELECT 1 FROM releases l WHERE l.id = "
+    "p.release_id AND l.state = 'INVALID') LIMIT 200";
 // Again inside the transaction, so that a second leader cannot give out the same version.
 inline constexpr const char* kLatecomerLock =
     "SELECT id, architecture, variant, desired_version FROM devices WHERE org_id = $1 AND id = $2 "

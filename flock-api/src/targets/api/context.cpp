@@ -335,15 +335,14 @@ void allow_query(const net::Request& request, std::initializer_list<std::string_
 }
 
 std::int64_t read_page_size(const net::Request& request) {
-  if (const auto size = request.query("page_size")) {
-    if (size->empty() || size->size() > 6 ||
-        size->find_first_not_of("0123456789") != std::string::npos) {
-      throw Error(Code::kInvalidArgument, "page_size must be a whole number")
-          .with("page_size", size->substr(0, 20));
-    }
-    return std::clamp<std::int64_t>(std::stoll(*size), 1, 1000);
+  const auto size = request.query("page_size");
+  if (!size) return 50;
+  if (size->empty() || size->size() > 6 ||
+      size->find_first_not_of("0123456789") != std::string::npos) {
+    throw Error(Code::kInvalidArgument, "page_size must be a whole number")
+        .with("page_size", size->substr(0, 20));
   }
-  return 50;
+  return std::clamp<std::int64_t>(std::stoll(*size), 1, 1000);
 }
 
 Page read_page(const net::Request& request) {
@@ -391,6 +390,12 @@ std::optional<TimePoint> read_expiry(json::Reader& in, const char* key, Duration
     in.problem(key, "invalid", error.hint());
   }
   return std::nullopt;
+}
+
+void item_problem(json::Reader& in, const char* key, const std::string& item, std::string detail) {
+  const bj::value any(bj::object_kind);
+  json::Reader items(any, in.pointer(key), in);
+  items.problem(item, "invalid", std::move(detail));
 }
 
 void set_time(bj::object& out, const char* key, const std::optional<TimePoint>& time) {

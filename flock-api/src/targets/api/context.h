@@ -109,10 +109,14 @@ std::string slug_of(std::string_view name);
 // A duration from now, as a point in time; nothing when absent. Faults go to `in`.
 std::optional<TimePoint> read_expiry(json::Reader& in, const char* key, Duration most);
 
+// A fault of one item of the list or object at `key`: "/tags/0".
+void item_problem(json::Reader& in, const char* key, const std::string& item, std::string detail);
+
 void set_time(bj::object& out, const char* key, const std::optional<TimePoint>& time);
 
 // Finds by id or slug; kNotFound.
 Task<Row> find_fleet(Call& call, std::string id_or_slug);
+Task<Row> find_fleet_in(postgres::Transaction& tx, const Call& call, std::string id_or_slug);
 // The ids of fleets named by id or slug; kNotFound names the first that is not there.
 Task<std::vector<std::string>> find_fleets(Call& call, std::vector<std::string> names);
 
@@ -125,6 +129,9 @@ void add_device_routes(Context& context);
 void add_device_actions(Context& context);
 void add_operation_routes(Context& context);
 void add_provisioning_routes(Context& context);
+void add_provisioning_key_routes(Context& context);
+void add_device_request_routes(Context& context);
+void add_subscription_routes(Context& context);
 void add_release_routes(Context& context);
 void add_rollout_routes(Context& context);
 void add_variable_routes(Context& context);

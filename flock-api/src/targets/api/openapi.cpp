@@ -69,6 +69,9 @@ void add_routes(Context& c) {
   add_device_routes(c);
   add_operation_routes(c);
   add_provisioning_routes(c);
+  add_provisioning_key_routes(c);
+  add_device_request_routes(c);
+  add_subscription_routes(c);
   add_release_routes(c);
   add_rollout_routes(c);
   add_variable_routes(c);

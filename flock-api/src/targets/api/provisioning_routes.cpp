@@ -2,10 +2,14 @@
 // What devices call: registration and token renewal. Both are proven by the device's own key.
 #include "services/provisioning.h"
 
+#include <algorithm>
+
 #include "targets/api/call.h"
 
 namespace flock::targets::api {
 namespace {
+
+constexpr int kAskAgain = 30;  // seconds; a device that waits for an approval asks again after them
 
 bj::object credentials_json(Context& c, const services::Registered& registered, TimePoint now) {
   const auto token = c.tokens.issue(registered.identity, now);
@@ -21,6 +25,18 @@ bj::object credentials_json(Context& c, const services::Registered& registered, 
           {"mqtt", {{"urls", std::move(urls)}, {"ca_certificates", c.broker_ca()}}},
           {"registry", {{"hosts", std::move(hosts)}}},
           {"server_time", to_rfc3339(now)}};
+}
+
+// Several X-Forwarded-For headers are one list (RFC 9110, 5.3).
+std::optional<domain::Address> client_of(const Call& call) {
+  std::string forwarded;
+  for (const auto& [name, value] : call.request.headers.items()) {
+    std::string lower = name;
+    std::transform(lower.begin(), lower.end(), lower.begin(), ::tolower);
+    if (lower == "x-forwarded-for") forwarded += (forwarded.empty() ? "" : ", ") + value;
+  }
+  return domain::client_address(call.request.peer, forwarded,
+                                call.context.parts.settings.api_trusted_proxies);
 }
 
 Task<net::Reply> register_route(Call& call) {
@@ -53,9 +69,20 @@ Task<net::Reply> register_route(Call& call) {
     registration.hardware_json = bj::serialize(copy);
   }
   in.finish();
+  registration.from = client_of(call);
+  registration.request_id = call.id;
   const TimePoint now = system_clock().now();
-  const services::Registered registered =
-      co_await services::register_device(c.parts.db, std::move(registration), now);
+  const auto outcome =
+      co_await services::register_device(c.parts.db, c.audit, std::move(registration), now);
+  if (const auto* waiting = std::get_if<services::Waiting>(&outcome)) {
+    net::Reply reply =
+        json_reply(202, bj::object{{"state", "PENDING"},
+                                   {"device_request_id", waiting->request},
+                                   {"retry_after", std::to_string(kAskAgain) + "s"}});
+    reply.response.headers.add("Retry-After", std::to_string(kAskAgain));
+    co_return reply;
+  }
+  const auto& registered = std::get<services::Registered>(outcome);
   co_return json_reply(registered.created ? 201 : 200, credentials_json(c, registered, now));
 }
 

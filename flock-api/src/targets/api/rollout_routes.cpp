@@ -125,15 +125,29 @@ Duration read_duration(json::Reader& in, const char* key, Duration fallback, Dur
   return fallback;
 }
 
+void check_deployable(const Row& release) {
+  const std::string state = release.text("state"), version = release.text("version");
+  if (state == "DRAFT")
+    throw Error(Code::kConflict, "the release is a draft")
+        .with("release", version)
+        .hint("flock releases finalize " + version);
+  if (state == "INVALID")
+    throw Error(Code::kConflict, "the release was found invalid: " + release.text("invalid_reason"))
+        .with("release", version)
+        .hint("deploy another; devices that run this one keep it until then");
+}
+
 // What a new deployment is about: the release, and a fleet or devices that are there.
 Task<Params> new_deployment(postgres::Transaction& tx, const Call& call, std::string id,
                             std::string release_name, const Target& target) {
   const std::string org = call.org();
-  const auto releases = co_await tx.query(sql::kReleaseGet, Params().text(org).text(release_name));
+  const auto releases =
+      co_await tx.query(sql::kReleaseShare, Params().text(org).text(release_name));
   if (releases.empty())
     throw Error(Code::kNotFound, "no such release")
         .with("release", release_name)
         .hint("flock releases lists them");
+  check_deployable(releases.rows.front());
   Params params;
   params.text(id).text(org).text(releases.rows.front().text("id"));
   if (!target.fleet.empty()) {

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
+#include "services/release_retention.h"
 #include "services/rollout_driver.h"
 #include "targets/target.h"
 
@@ -16,12 +17,14 @@ namespace {
 constexpr std::int64_t kLeaderLock = 0x666c6f636b02;  // "flock", 2
 constexpr Duration kPoll{2000};
 constexpr int kRereadEvery = 5;  // rounds
+constexpr Duration kRetireEvery{60'000};
 
 class SchedulerTarget final : public Target {
  public:
   explicit SchedulerTarget(Parts parts)
       : parts_(std::move(parts)),
         driver_(parts_.db, parts_.live, parts_.bus, keys_of(parts_)),
+        audit_(parts_.bus),
         scope_(parts_.executor),
         wake_(parts_.executor) {
     end_with(scope_, parts_.failed);
@@ -94,6 +97,7 @@ class SchedulerTarget final : public Target {
   }
 
   Task<void> drive() {
+    SteadyPoint retire_at = std::chrono::steady_clock::now() + kRetireEvery;
     for (int round = 0;; ++round) {
       wake_.reset();
       co_await step("executing deployments", driver_.execute_deployments());
@@ -103,9 +107,15 @@ class SchedulerTarget final : public Target {
       co_await step("clearing desired states", driver_.clear_removed());
       if (round % kRereadEvery == 0) co_await step("rereading reports", driver_.reread_reports());
       co_await step("judging rollouts", driver_.judge());
+      if (std::chrono::steady_clock::now() >= retire_at) {
+        co_await step("removing old releases", retire());
+        retire_at = std::chrono::steady_clock::now() + kRetireEvery;
+      }
       co_await wake_.wait_for(kPoll);
     }
   }
+
+  Task<void> retire() { co_await services::retire_releases(parts_.db, audit_); }
 
   // Each step stands alone: a broker that is away must not keep rollouts from being judged.
   static Task<void> step(const char* what, Task<void> work) {
@@ -119,6 +129,7 @@ class SchedulerTarget final : public Target {
 
   Parts parts_;
   services::RolloutDriver driver_;
+  services::AuditTrail audit_;
   TaskScope scope_;
   Event wake_;
   Event arrival_{parts_.executor};
