@@ -15,7 +15,7 @@ git ls-files --cached --others --exclude-standard '*.cpp' '*.h' | grep -E '^(lib
     FNR == 1 {
       best = ""
       for (folder in allowed) if (index(FILENAME, folder "/") == 1 && length(folder) > length(best)) best = folder
-      test = FILENAME ~ /_(test|itest|fuzz)\.cpp$/ || FILENAME ~ /_contract\.h$/
+      test = FILENAME ~ /_(test|itest|fuzz)\.(cpp|h)$/ || FILENAME ~ /_contract\.h$/
       header = FILENAME ~ /\.h$/
     }
     best != "" && /^#include "/ {

@@ -2,6 +2,7 @@
 #include "domain/release_diff.h"
 
 #include <algorithm>
+#include <boost/json.hpp>
 #include <map>
 #include <set>
 
@@ -16,7 +17,9 @@ const bj::value* member(const bj::object& object, std::string_view key) {
   return object.if_contains(key);
 }
 
-bj::value value_of(const bj::value* value) { return value ? *value : bj::value(nullptr); }
+std::string value_of(const bj::value* value) {
+  return value == nullptr || value->is_null() ? "" : bj::serialize(*value);
+}
 
 std::set<std::string> keys_of(const bj::object& a, const bj::object& b) {
   std::set<std::string> keys;

@@ -2,7 +2,6 @@
 // What differs between two releases, for people to read before they deploy one.
 #pragma once
 
-#include <boost/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,10 +11,9 @@
 namespace flock::domain {
 
 // Of a map (`environment`, `labels`, `digests`) each key is a field of its own:
-// "environment.LOG_LEVEL", "digests.linux/arm64". Null: not there.
+// "environment.LOG_LEVEL", "digests.linux/arm64". The values are JSON; "": not there.
 struct FieldChange {
-  std::string field;
-  boost::json::value from, to;
+  std::string field, from, to;
 };
 enum class ServiceChange { kAdded, kRemoved, kChanged };
 std::string_view to_string(ServiceChange change) noexcept;  // "ADDED", ...

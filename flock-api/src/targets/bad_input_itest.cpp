@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "crypto/jwt.h"
 #include "services/credentials.h"
-#include "targets/itest_api.h"
+#include "targets/api_itest.h"
 #include "testing/run_task.h"
 
 namespace flock::targets {

@@ -4,7 +4,7 @@
 #include "base/json.h"
 #include "crypto/jwt.h"
 #include "net/http_client.h"
-#include "targets/itest_api.h"
+#include "targets/api_itest.h"
 
 namespace flock::targets {
 namespace {

@@ -3,7 +3,7 @@
 #include "base/json.h"
 #include "services/release_retention.h"
 #include "services/releases.h"
-#include "targets/itest_api.h"
+#include "targets/api_itest.h"
 
 namespace flock::targets {
 namespace {

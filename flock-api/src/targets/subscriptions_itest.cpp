@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/bytes.h"
 #include "base/json.h"
-#include "targets/itest_api.h"
+#include "targets/api_itest.h"
 
 namespace flock::targets {
 namespace {

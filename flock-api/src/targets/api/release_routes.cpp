@@ -232,8 +232,8 @@ bj::array fields_json(const std::vector<domain::FieldChange>& fields) {
   bj::array out;
   for (const auto& each : fields) {
     bj::object change{{"field", each.field}};
-    if (!each.from.is_null()) change["from"] = each.from;
-    if (!each.to.is_null()) change["to"] = each.to;
+    if (!each.from.empty()) change["from"] = json::parse(each.from);
+    if (!each.to.empty()) change["to"] = json::parse(each.to);
     out.push_back(std::move(change));
   }
   return out;
