@@ -78,6 +78,8 @@ Everywhere:
   flock releases [ls] [--limit N]
   flock releases show VERSION
   flock releases create -f FILE [--version VERSION] [--note TEXT] [--tag TAG] [--draft]
+  flock releases replace VERSION -f FILE
+      the compose file of a draft; its images are locked again
   flock releases finalize VERSION
       a draft never changes again, and can be deployed
   flock releases invalidate VERSION --reason TEXT [--yes]

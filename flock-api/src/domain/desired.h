@@ -17,7 +17,7 @@ std::string digest_for(const std::map<std::string, std::string>& digests,
                        const std::string& architecture, const std::string& variant);
 
 // Brokers and agents take messages of 1 MiB.
-constexpr std::size_t kDesiredBytes = 1000 * 1024;
+inline constexpr std::size_t kDesiredBytes = 1000 * 1024;
 
 // A release for one device, with the variables that are set for it. Throws
 // Error{kUnprocessable} naming service and platforms when an image has none for it. Version,

@@ -16,7 +16,7 @@ enum class Level : std::uint8_t { kRelease, kOrganization, kFleet, kDevice };
 std::string_view to_string(Level level) noexcept;  // "release", "organization", ...
 std::optional<Level> parse_level(std::string_view text) noexcept;
 
-constexpr std::size_t kVariableNameBytes = 255, kVariableValueBytes = 32 * 1024;
+inline constexpr std::size_t kVariableNameBytes = 255, kVariableValueBytes = 32 * 1024;
 
 struct Variable {
   Level level = Level::kOrganization;

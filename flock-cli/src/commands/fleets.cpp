@@ -37,6 +37,13 @@ int create(Session& s) {
   return 0;
 }
 
+int rename(Session& s) {
+  const std::string path = "/v1/fleets/" + url_encode(s.arguments.word(0, "a fleet"));
+  const bj::object body{{"name", s.arguments.word(1, "the new name")}};
+  print(s.output, s.client.send("PATCH", path, bj::serialize(body)), kColumns, "slug");
+  return 0;
+}
+
 int rm(Session& s) {
   const std::string fleet = s.arguments.word(0, "a fleet");
   confirm(s, "Remove the fleet " + fleet + "?");
@@ -54,6 +61,10 @@ Command fleets_command() {
           .verbs = {{.name = "ls", .usage = "[--limit N]", .flags = list_flags(), .run = ls},
                     {.name = "show", .usage = "FLEET", .words = {Kind::kFleet}, .run = show},
                     {.name = "create", .usage = "NAME", .words = {Kind::kText}, .run = create},
+                    {.name = "rename",
+                     .usage = "FLEET NAME",
+                     .words = {Kind::kFleet, Kind::kText},
+                     .run = rename},
                     {.name = "rm",
                      .usage = "FLEET [--yes]",
                      .words = {Kind::kFleet},

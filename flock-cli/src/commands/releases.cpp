@@ -69,6 +69,12 @@ std::string path_of(Session& s) {
   return "/v1/releases/" + url_encode(s.arguments.word(0, "a version or id"));
 }
 
+int replace(Session& s) {
+  const bj::object body{{"compose", read_input(s.arguments.required("file"))}};
+  print(s.output, s.client.send("PUT", path_of(s), bj::serialize(body)), kColumns, "id");
+  return 0;
+}
+
 int finalize(Session& s) {
   print(s.output, s.client.send("POST", path_of(s) + "/actions/finalize", ""), kColumns, "id");
   return 0;
@@ -155,6 +161,13 @@ Command releases_command() {
                                   {"draft", "",
                                    "it can be replaced, and not be deployed, until it is final"}},
                      .run = create},
+                    {.name = "replace",
+                     .usage = "VERSION -f FILE",
+                     .summary = "the compose file of a draft; its images are locked again",
+                     .words = {Kind::kRelease},
+                     .flags = {{"file", "FILE", "a compose file; - reads standard input", 'f',
+                                Kind::kFile}},
+                     .run = replace},
                     {.name = "finalize",
                      .usage = "VERSION",
                      .summary = "a draft never changes again, and can be deployed",
