@@ -8,7 +8,7 @@ CREATE TABLE event_subscriptions (
   event_types text[] NOT NULL,
   filter text NOT NULL DEFAULT '',      -- the canonical text of the filter grammar
   enabled boolean NOT NULL DEFAULT true,
-  -- whsec_...: it signs, so it cannot be kept as a hash.
+  -- whsec_..., sealed: it signs, so it cannot be kept as a hash.
   secret text NOT NULL,
   previous_secret text,                 -- signs too until previous_until, so that receivers can follow a rotation
   previous_until timestamptz,

@@ -96,6 +96,10 @@ std::string open_desired(const crypto::SealingKeys& keys, const std::string& org
   return keys.open(stored, desired_context(org, device));
 }
 
+std::string subscription_context(const std::string& org, const std::string& id) {
+  return "org/" + org + "/event-subscription/" + id;
+}
+
 Task<void> reseal_all(postgres::Database& db, const crypto::SealingKeys& keys) {
   co_await reseal_variables(db, keys);
   co_await reseal_desired(db, keys);

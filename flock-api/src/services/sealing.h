@@ -25,6 +25,9 @@ std::string seal_desired(const crypto::SealingKeys& keys, const std::string& org
 std::string open_desired(const crypto::SealingKeys& keys, const std::string& org,
                          const std::string& device, const std::string& stored);
 
+// Of a subscription's signing secret, the present and the previous one.
+std::string subscription_context(const std::string& org, const std::string& id);
+
 // Seals with the present key what an older one sealed, in small steps; may be repeated, and done
 // beside others that do the same. A value that cannot be opened is logged, by its place, and left.
 Task<void> reseal_all(postgres::Database& db, const crypto::SealingKeys& keys);

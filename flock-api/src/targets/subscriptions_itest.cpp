@@ -26,6 +26,10 @@ TEST_F(Subscriptions, LiveWithASecretThatIsShownOnce) {
     const std::string secret = text(made, "secret"), path = all + ("/" + text(made, "id"));
     EXPECT_EQ(secret.substr(0, 6), "whsec_");
     EXPECT_EQ(from_base64(secret.substr(6)).value_or("").size(), 32u);
+    const auto stored = co_await backend.db.query(
+        postgres::Scope::system(), "SELECT secret FROM event_subscriptions WHERE id = $1",
+        postgres::Params().text(text(made, "id")));
+    EXPECT_TRUE(stored.rows.at(0).text("secret").starts_with("v1.")) << "it is kept sealed";
     EXPECT_EQ(text(made, "filter"), "labels.site = \"oslo\" AND type = \"rollout.failed\"");
     EXPECT_EQ(made.at("enabled"), true);
     bj::value read = co_await api.call("GET", path);

@@ -67,6 +67,26 @@ TEST(OpenApi, CallsEachOperationWhatTheServerAndTheAuditLogCallIt) {
   }
 }
 
+bool takes(const bj::object& operation, std::string_view parameter) {
+  const bj::value* list = operation.if_contains("parameters");
+  return list != nullptr &&
+         bj::serialize(*list).find("/parameters/" + std::string(parameter)) != std::string::npos;
+}
+
+TEST(OpenApi, SaysOfEveryChangeThatItCanBeTriedAndOfEveryPostThatItHappensOnce) {
+  const Routes routes;
+  const bj::value document = json::parse(openapi_json());
+  for (const auto& operation : routes.context.operations()) {
+    if (operation->method == "GET" || operation->access == Operation::Access::kPublic) continue;
+    std::string method = operation->method;
+    std::transform(method.begin(), method.end(), method.begin(), ::tolower);
+    const bj::object& described =
+        document.at("paths").at(operation->pattern).at(method).as_object();
+    EXPECT_TRUE(takes(described, "validate_only")) << operation->id;
+    EXPECT_EQ(takes(described, "idempotency_key"), method == "post") << operation->id;
+  }
+}
+
 TEST(OpenApi, DescribesEveryOperationWhole) {
   const bj::value document = json::parse(openapi_json());
   std::set<std::string> ids, tags, used;

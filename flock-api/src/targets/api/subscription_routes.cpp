@@ -5,6 +5,7 @@
 #include "domain/filter.h"
 #include "domain/networks.h"
 #include "net/http.h"
+#include "services/sealing.h"
 #include "targets/api/call.h"
 
 namespace flock::targets::api {
@@ -116,6 +117,10 @@ bj::object subscription_json(const Row& row) {
 
 // A secret key: never in the audit log, never in an answer but the one that made it.
 std::string make_secret() { return "whsec_" + to_base64(random_bytes(kSecretBytes)); }
+// It signs, so it cannot be kept as a hash.
+std::string sealed(const Call& call, const std::string& id, const std::string& secret) {
+  return keys_of(call.context.parts).seal(secret, services::subscription_context(call.org(), id));
+}
 
 Row only(const postgres::Rows& rows, const std::string& id) {
   if (rows.empty())
@@ -171,7 +176,7 @@ Task<net::Reply> create_subscription(Call& call) {
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
     Params params;
     params.text(id).text(call.org()).text(wanted.name).text(wanted.url).texts(wanted.event_types);
-    params.text(wanted.filter).boolean(wanted.enabled).text(secret);
+    params.text(wanted.filter).boolean(wanted.enabled).text(sealed(call, id, secret));
     co_await store(tx, sql::kSubscriptionInsert, std::move(params));
     const auto rows = co_await tx.query(sql::kSubscriptionGet, Params().text(call.org()).text(id));
     bj::object out = subscription_json(only(rows, id));
@@ -225,7 +230,8 @@ Task<net::Reply> rotate_secret(Call& call) {
         co_await tx.query(sql::kSubscriptionLock, Params().text(call.org()).text(id));
     const Row before = only(found, id);
     call.check_match(subscription_json(before));
-    co_await tx.query(sql::kSubscriptionRotate, Params().text(call.org()).text(id).text(secret));
+    co_await tx.query(sql::kSubscriptionRotate,
+                      Params().text(call.org()).text(id).text(sealed(call, id, secret)));
     const auto rows = co_await tx.query(sql::kSubscriptionGet, Params().text(call.org()).text(id));
     bj::object out = subscription_json(only(rows, id));
     out["secret"] = secret;
