@@ -276,6 +276,7 @@ TEST_F(AccessMatrix, EveryOperationForEveryCaller) {
           }
         }
         EXPECT_EQ(all.size(), std::size(kExpected)) << "the matrix names what is not there";
+        co_await backend.heard();
         for (const auto& event : backend.audited)
           EXPECT_TRUE(event.action() == "createFleet") << event.action();
         std::printf("access matrix: %zu operations x %zu callers = %zu requests\n", all.size(),

@@ -82,7 +82,8 @@ class Backend {
   std::shared_ptr<const crypto::SealingKeys> sealing;  // another may be put here before start()
   TaskScope scope;
   std::vector<std::unique_ptr<Target>> targets;
-  // What the audit log was told.
+  // What the audit log was told; whole once heard() returned.
+  Task<void> heard();
   std::vector<internal::v1::AuditEvent> audited;
 };
 

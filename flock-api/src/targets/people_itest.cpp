@@ -111,6 +111,7 @@ TEST_F(People, AreInvitedWithARoleAndSeeOneAnothersOrganizationsOnlyWhenTheyAreI
         co_await call_in(bob, slug, "GET", "/v1/fleets");
         EXPECT_EQ(bob.last.status, 404) << bob.last.body;
         std::vector<std::string> actions;
+        co_await backend.heard();
         for (const auto& event : backend.audited) {
           EXPECT_EQ(event.org_id(), text(org, "id")) << event.action();
           EXPECT_EQ(event.outcome(), internal::v1::AuditEvent::DONE);
@@ -146,6 +147,7 @@ TEST_F(Changes, AreTriedWithoutBeingMadeAndRefusedWhenStale) {
         EXPECT_TRUE(api.last.headers.get("Flock-Validate-Only").has_value());
         co_await api.call("GET", "/v1/fleets/edge");
         EXPECT_EQ(api.last.status, 404);
+        co_await backend.heard();
         EXPECT_TRUE(backend.audited.empty()) << "what is not done leaves no trace";
 
         co_await api.call("POST", "/v1/fleets", bj::object{{"name", "edge"}});

@@ -57,10 +57,12 @@ TEST_F(Provisioning, ADeviceComesInWithATraceOrNotAtAll) {
   with_api([this](Backend& backend, Api& api) -> Task<void> {
     co_await api.call("POST", "/v1/fleets", bj::object{{"name", "Edge"}});
     const bj::value key = co_await make_key(api, {{"name", "line 2"}});
+    co_await backend.heard();
     backend.audited.clear();
     const crypto::Key device = fresh();
     EXPECT_EQ(co_await join(api, text(key, "secret"), device), "201");
     EXPECT_EQ(co_await join(api, text(key, "secret"), device), "200");
+    co_await backend.heard();
     EXPECT_EQ(backend.audited.size(), 1u) << "asking again changes nothing";
     const auto& event = backend.audited.front();
     EXPECT_EQ(event.actor_kind(), internal::v1::AuditEvent::DEVICE);
@@ -104,8 +106,10 @@ TEST_F(Provisioning, OnlyFromTheNetworksOfTheKey) {
     const bj::value away =
         co_await make_key(api, {{"allowed_networks", bj::array{"203.0.113.0/24"}}});
     const std::string secret = text(away, "secret");
+    co_await backend.heard();
     backend.audited.clear();
     EXPECT_EQ(co_await join(api, secret, fresh(), "203.0.113.7"), "201");
+    co_await backend.heard();
     EXPECT_EQ(backend.audited.at(0).ip(), "203.0.113.7");
     EXPECT_EQ(co_await join(api, secret, fresh(), "203.0.113.7, 198.51.100.1"),
               "403 provisioning_key_network");
@@ -120,6 +124,7 @@ TEST_F(Provisioning, WaitsForAnApproval) {
     const bj::value key = co_await make_key(api, {{"approval_required", true}, {"max_uses", 1}});
     const std::string secret = text(key, "secret");
     const crypto::Key good = fresh(), bad = fresh();
+    co_await backend.heard();
     backend.audited.clear();
     EXPECT_EQ(co_await join(api, secret, good), "202");
     EXPECT_EQ(api.last.headers.get("Retry-After"), "30");
@@ -128,6 +133,7 @@ TEST_F(Provisioning, WaitsForAnApproval) {
     EXPECT_EQ(text(json::parse(api.last.body), "device_request_id"), request) << "the same one";
     EXPECT_EQ(co_await join(api, secret, bad), "202");
     const std::string other = text(json::parse(api.last.body), "device_request_id");
+    co_await backend.heard();
     EXPECT_EQ(actions(backend), (Names{"requestDevice", "requestDevice"}));
     const bj::value page = co_await api.call("GET", "/v1/device-requests?state=PENDING");
     EXPECT_EQ(page.at("items").as_array().size(), 2u);
@@ -254,6 +260,7 @@ TEST_F(Provisioning, KeysCanBeChangedAndSayWhatTheyAre) {
               {"GET", "/v1/provisioning-keys/" + new_uuid(), "", 404, "no such provisioning key"}});
     co_await api.call("DELETE", path);
     co_await refuse(api, {{"PATCH", path, R"({"name":"x"})", 409, "was revoked"}});
+    co_await backend.heard();
     EXPECT_EQ(actions(backend),
               (Names{"createFleet", "createProvisioningKey", "changeProvisioningKey",
                      "registerDevice", "revokeProvisioningKey"}));

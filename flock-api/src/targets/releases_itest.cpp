@@ -107,6 +107,7 @@ TEST_F(Releases, ADraftIsReplacedThenFinalThenInvalid) {
     EXPECT_EQ(text(cleared, "digest"), text(replaced, "digest"));
 
     std::vector<std::string> actions;
+    co_await backend.heard();
     for (const auto& event : backend.audited) actions.push_back(event.action());
     EXPECT_EQ(actions, (Names{"createFleet", "createRelease", "replaceRelease", "finalizeRelease",
                               "createDeployment", "invalidateRelease", "describeRelease",
@@ -293,6 +294,7 @@ TEST_F(Releases, RetentionTakesOnlyWhatNobodyNeeds) {
     EXPECT_EQ(co_await retire(), 0) << "all are young";
     co_await api.call("PUT", "/v1/release-retention", bj::object{{"keep_last", 1}});
     EXPECT_EQ(api.last.status, 200);
+    co_await backend.heard();
     backend.audited.clear();
     EXPECT_EQ(co_await retire(), 3);
     EXPECT_EQ(co_await retire(), 0);
@@ -300,6 +302,7 @@ TEST_F(Releases, RetentionTakesOnlyWhatNobodyNeeds) {
     EXPECT_EQ(co_await versions(api, ""), (Names{"draft", "6", "3", "2"}));
     EXPECT_EQ(co_await versions(other, ""), (Names{"1"}));
     Names gone;
+    co_await backend.heard();
     for (const auto& event : backend.audited) {
       gone.push_back(event.resource_name());
       EXPECT_EQ(event.actor_kind(), internal::v1::AuditEvent::SYSTEM);

@@ -178,6 +178,22 @@ Task<void> Backend::stop() {
   co_await scope.join();
 }
 
+// What was published before is delivered before: by one publisher to one subscriber.
+Task<void> Backend::heard() {
+  mqtt::Subscription marks;
+  marks.filter = "test/" + new_uuid();
+  Event mark(executor);
+  co_await recorder.subscribe(marks, [&](mqtt::Delivery delivery) {
+    delivery.ack();
+    mark.set();
+  });
+  mqtt::Message message;
+  message.topic = marks.filter;
+  co_await bus.publish(std::move(message));
+  co_await mark.wait();
+  co_await recorder.unsubscribe(marks.filter);
+}
+
 Task<std::string> Backend::make_tenant(std::string name) {
   const services::FreshKey key = services::make_key("flk_");
   const std::string org = new_uuid();

@@ -52,6 +52,7 @@ TEST_F(Subscriptions, LiveWithASecretThatIsShownOnce) {
     co_await refuse(api, {{"GET", path, "", 404, "no such event subscription"},
                           {"PATCH", path, "{}", 404, "no such event subscription"},
                           {"DELETE", path, "", 404, "no such event subscription"}});
+    co_await backend.heard();
     for (const auto& event : backend.audited) {
       EXPECT_EQ(event.resource_type(), "event_subscription");
       EXPECT_EQ(event.SerializeAsString().find("whsec_"), std::string::npos);
