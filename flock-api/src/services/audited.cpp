@@ -12,6 +12,25 @@ namespace {
 namespace sql = postgres::sql;
 constexpr int kLooksForCommit = 10;
 
+// Whether a transaction whose commit was not answered was committed: PostgreSQL remembers. False
+// also when it cannot be found out, which is logged.
+Task<bool> was_committed(postgres::Database& db, std::string transaction_id) {
+  for (int look = 0; look < kLooksForCommit; ++look) {
+    try {
+      const auto rows = co_await db.query(postgres::Scope::system(), sql::kTransactionStatus,
+                                          postgres::Params().text(transaction_id));
+      const auto status = rows.rows.at(0).optional_text("status");
+      if (status == "committed") co_return true;
+      if (status == "aborted") co_return false;
+    } catch (const Error& error) {
+      if (error.code() == Code::kCancelled) throw;
+    }
+    co_await sleep_for(Duration(300));
+  }
+  log::error("it is not known whether a change was committed", {{"transaction", transaction_id}});
+  co_return false;
+}
+
 }  // namespace
 
 Task<void> audited_transaction(postgres::Database& db, AuditTrail& audit, postgres::Scope scope,
@@ -24,6 +43,7 @@ Task<void> audited_transaction(postgres::Database& db, AuditTrail& audit, postgr
   const auto attempt = [&](postgres::Transaction& tx) -> Task<void> {
     co_await take_back();  // a serialization failure: the first attempt changed nothing
     auto events = co_await work(tx);
+    if (events.empty()) co_return;
     const auto current = co_await tx.query(sql::kTransactionId);
     transaction_id = current.rows.at(0).text("id");
     for (auto& event : events) {
@@ -41,23 +61,6 @@ Task<void> audited_transaction(postgres::Database& db, AuditTrail& audit, postgr
   if (!announced.empty() && co_await was_committed(db, transaction_id)) co_return;
   co_await take_back();
   std::rethrow_exception(failure);
-}
-
-Task<bool> was_committed(postgres::Database& db, std::string transaction_id) {
-  for (int look = 0; look < kLooksForCommit; ++look) {
-    try {
-      const auto rows = co_await db.query(postgres::Scope::system(), sql::kTransactionStatus,
-                                          postgres::Params().text(transaction_id));
-      const auto status = rows.rows.at(0).optional_text("status");
-      if (status == "committed") co_return true;
-      if (status == "aborted") co_return false;
-    } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
-    }
-    co_await sleep_for(Duration(300));
-  }
-  log::error("it is not known whether a change was committed", {{"transaction", transaction_id}});
-  co_return false;
 }
 
 internal::v1::AuditEvent audit_event(internal::v1::AuditEvent::ActorKind actor, std::string org,

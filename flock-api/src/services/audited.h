@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A change that Flock makes by itself or for a device: in the audit log before it is committed,
-// like those that people ask for (targets/api/call.h).
+// A change that is in the audit log before it is committed: those that Flock makes by itself or for
+// a device, and under Call::mutate those that people ask for.
 #pragma once
 
 #include <functional>
@@ -12,16 +12,13 @@
 
 namespace flock::services {
 
-// Runs `work` in one transaction, tells the audit log what it returned, and commits. Throws
-// kUnavailable, with nothing changed, when the log cannot be told. `work` may run more than once.
+// Runs `work` in one transaction, tells the audit log what it returned (nothing to tell: no
+// events), and commits. Throws kUnavailable, with nothing changed, when the log cannot be told.
+// When the commit's answer is lost, PostgreSQL is asked how it went. `work` may run more than once.
 using AuditedWork =
     std::function<Task<std::vector<internal::v1::AuditEvent>>(postgres::Transaction&)>;
 Task<void> audited_transaction(postgres::Database& db, AuditTrail& audit, postgres::Scope scope,
                                AuditedWork work);
-
-// Whether a transaction whose commit was not answered was committed: PostgreSQL remembers. False
-// also when it cannot be found out, which is logged.
-Task<bool> was_committed(postgres::Database& db, std::string transaction_id);
 
 // An event of now with a fresh id.
 internal::v1::AuditEvent audit_event(internal::v1::AuditEvent::ActorKind actor, std::string org,

@@ -3,15 +3,14 @@
 
 #include <algorithm>
 
-#include "async/loop.h"
 #include "base/bytes.h"
-#include "base/log.h"
 #include "crypto/keys.h"
+#include "services/audited.h"
 
 namespace flock::targets::api {
 namespace {
 
-constexpr int kLooksForCommit = 10;
+using internal::v1::AuditEvent;
 
 std::string etag_of(const bj::object& resource, std::span<const std::string_view> passing) {
   std::string stable;
@@ -80,46 +79,28 @@ Task<net::Reply> Call::mutate(Work work, After after) {
 Task<net::Reply> Call::mutate_in(Scope scope, Work work, After after) {
   const bool dry = validate_only();
   const std::string key = dry || who.org.empty() ? "" : idempotency_key(request);
-  std::optional<internal::v1::AuditEvent> announced;
-  std::string transaction_id;
   net::Reply reply;
   bool replayed = false;
-  const auto attempt = [&](postgres::Transaction& tx) -> Task<void> {
-    if (announced) {  // a serialization failure: the first attempt changed nothing
-      co_await context.audit.aborted(*announced);
-      announced.reset();
-    }
+  const auto audited = [&](postgres::Transaction& tx) -> Task<std::vector<AuditEvent>> {
     if (!key.empty()) {
       if (auto earlier = co_await replay(tx, key)) {
         reply = std::move(*earlier);
         replayed = true;
-        co_return;
+        co_return std::vector<AuditEvent>();
       }
     }
     Change change = co_await work(tx);
-    internal::v1::AuditEvent event = event_of(change);
+    AuditEvent event = event_of(change);
     reply = std::move(change.reply);
     if (dry) {
       tx.roll_back();
-      co_return;
+      co_return std::vector<AuditEvent>();
     }
     if (!key.empty()) co_await remember(tx, key, reply);
-    const auto current = co_await tx.query(sql::kTransactionId);
-    transaction_id = current.rows.at(0).text("id");
-    co_await context.audit.record(event);
-    announced = std::move(event);
+    co_return std::vector<AuditEvent>{std::move(event)};
   };
-  std::exception_ptr failure;
-  try {
-    co_await context.parts.db.transaction(std::move(scope), attempt);
-  } catch (const Error&) {
-    failure = std::current_exception();
-  }
-  if (failure && announced && !co_await was_committed(transaction_id)) {
-    co_await context.audit.aborted(*announced);
-    std::rethrow_exception(failure);
-  }
-  if (failure && !announced) std::rethrow_exception(failure);
+  co_await services::audited_transaction(context.parts.db, context.audit, std::move(scope),
+                                         audited);
   if (dry) {
     reply.response.headers.add("Flock-Validate-Only", "true");
     co_return reply;
@@ -128,39 +109,15 @@ Task<net::Reply> Call::mutate_in(Scope scope, Work work, After after) {
   co_return reply;
 }
 
-// A connection that was lost at the commit does not say how it went. PostgreSQL remembers.
-Task<bool> Call::was_committed(std::string transaction_id) const {
-  for (int look = 0; look < kLooksForCommit; ++look) {
-    try {
-      const auto rows = co_await context.parts.db.query(Scope::system(), sql::kTransactionStatus,
-                                                        Params().text(transaction_id));
-      const auto status = rows.rows.at(0).optional_text("status");
-      if (status == "committed") co_return true;
-      if (status == "aborted") co_return false;
-    } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
-    }
-    co_await sleep_for(Duration(300));
-  }
-  log::error("it is not known whether a change was committed", {{"request_id", id}});
-  co_return false;
-}
-
 internal::v1::AuditEvent Call::event_of(const Change& change) const {
-  using Event = internal::v1::AuditEvent;
-  Event event;
-  event.set_id(new_uuid());
-  event.set_org_id(change.org ? change.org->text() : org());
-  event.set_at_ms(to_unix_ms(system_clock().now()));
-  event.set_actor_kind(who.kind == Principal::Kind::kUser     ? Event::USER
-                       : who.kind == Principal::Kind::kApiKey ? Event::API_KEY
-                                                              : Event::UNKNOWN);
+  const auto actor = who.kind == Principal::Kind::kUser     ? AuditEvent::USER
+                     : who.kind == Principal::Kind::kApiKey ? AuditEvent::API_KEY
+                                                            : AuditEvent::UNKNOWN;
+  AuditEvent event =
+      services::audit_event(actor, change.org ? change.org->text() : org(), operation.id,
+                            change.resource_type, change.resource_id, change.resource_name);
   event.set_actor_id(who.id);
   event.set_actor_name(who.email.empty() ? who.name : who.email);
-  event.set_action(operation.id);
-  event.set_resource_type(change.resource_type);
-  event.set_resource_id(change.resource_id);
-  event.set_resource_name(change.resource_name);
   event.set_request_id(id);
   event.set_ip(request.peer.substr(0, request.peer.rfind(':')));
   if (!change.detail.empty()) event.set_detail_json(bj::serialize(change.detail));

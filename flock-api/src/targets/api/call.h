@@ -66,7 +66,6 @@ class Call {
   Task<void> remember(postgres::Transaction& tx, const std::string& key,
                       const net::Reply& reply) const;
   std::string answer_context(const std::string& key) const;
-  Task<bool> was_committed(std::string transaction_id) const;
 };
 
 }  // namespace flock::targets::api
