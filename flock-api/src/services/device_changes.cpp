@@ -20,16 +20,6 @@ using postgres::Scope;
 // One statement must end within the connection's limit, however many devices there are.
 constexpr std::int64_t kSlice = 10'000;
 
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> out;
-  for (std::size_t at = 0; at < list.size();) {
-    const std::size_t comma = std::min(list.find(',', at), list.size());
-    out.push_back(list.substr(at, comma - at));
-    at = comma + 1;
-  }
-  return out;
-}
-
 }  // namespace
 
 std::string DeviceChange::to_json() const {
@@ -80,8 +70,8 @@ Task<bool> carry_out(postgres::Transaction& tx, std::string org, std::string ope
     Params slice = named;
     const auto ids =
         co_await tx.query(sql::kOperationDevices, slice.integer(from).integer(from + kSlice - 1));
-    changed += co_await change_devices(tx, org, row.text("actor"), change,
-                                       split(ids.rows.at(0).text("ids")));
+    changed +=
+        co_await change_devices(tx, org, row.text("actor"), change, ids.rows.at(0).texts("ids"));
   }
   Params done = named;
   co_await tx.query(sql::kOperationDone, done.integer(changed));
@@ -93,10 +83,10 @@ Task<bool> run_next_operation(postgres::Database& db) {
   if (next.empty()) co_return false;
   const Row& row = next.rows.front();
   const std::string org = row.text("org_id"), id = row.text("id");
-  const auto fleets = row.optional_text("fleets");
+  const auto fleets = row.optional_texts("fleets");
   // What the caller may not see, his operation does not change either.
-  const Scope scope = fleets ? Scope::fleets(OrgId::trusted(org), split(*fleets))
-                             : Scope::tenant(OrgId::trusted(org));
+  const Scope scope =
+      fleets ? Scope::fleets(OrgId::trusted(org), *fleets) : Scope::tenant(OrgId::trusted(org));
   std::string problem;
   bool mine = false;
   try {

@@ -64,6 +64,9 @@ class Row {
   // Each throws Error{kInternal} for an unknown column or, where it is not optional, for NULL.
   const std::string& text(std::string_view column) const;
   std::optional<std::string> optional_text(std::string_view column) const;
+  // An array, selected with array_to_string(column, ','): of what holds no comma.
+  std::vector<std::string> texts(std::string_view column) const;
+  std::optional<std::vector<std::string>> optional_texts(std::string_view column) const;
   std::int64_t integer(std::string_view column) const;
   std::optional<std::int64_t> optional_integer(std::string_view column) const;
   double real(std::string_view column) const;

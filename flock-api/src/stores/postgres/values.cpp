@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 
@@ -60,6 +61,20 @@ const std::string& Row::text(std::string_view column) const {
 }
 std::optional<std::string> Row::optional_text(std::string_view column) const {
   return value(column);
+}
+std::vector<std::string> Row::texts(std::string_view column) const {
+  const std::string& list = text(column);
+  std::vector<std::string> items;
+  for (std::size_t at = 0; at < list.size();) {
+    const std::size_t comma = std::min(list.find(',', at), list.size());
+    items.push_back(list.substr(at, comma - at));
+    at = comma + 1;
+  }
+  return items;
+}
+std::optional<std::vector<std::string>> Row::optional_texts(std::string_view column) const {
+  if (!value(column)) return std::nullopt;
+  return texts(column);
 }
 
 std::optional<std::int64_t> Row::optional_integer(std::string_view column) const {

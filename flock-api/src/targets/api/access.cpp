@@ -32,12 +32,9 @@ void check_grant(const Principal& who, domain::Role role) {
 }
 
 std::optional<bj::array> fleets_json(const Row& row) {
-  const auto text = row.optional_text("fleet_ids");
-  if (!text) return std::nullopt;
-  bj::array ids;
-  for (std::size_t at = 0; at + 36 <= text->size(); at += 37)
-    ids.push_back(bj::value(text->substr(at, 36)));
-  return ids;
+  const auto ids = row.optional_texts("fleet_ids");
+  if (!ids) return std::nullopt;
+  return bj::value_from(*ids).as_array();
 }
 
 std::optional<std::string> array_text(const Row& row) {

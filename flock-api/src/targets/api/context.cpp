@@ -379,6 +379,13 @@ std::string slug_of(std::string_view name) {
   return slug.substr(0, 63);
 }
 
+std::string read_slug(json::Reader& in, std::string_view name) {
+  std::string slug = in.optional_string("slug", {.min = 1, .max = 63}).value_or(slug_of(name));
+  if (slug.empty() || slug != slug_of(slug) || is_uuid(slug))
+    in.problem("slug", "invalid", "must be lower-case letters, digits and single dashes");
+  return slug;
+}
+
 std::optional<TimePoint> read_expiry(json::Reader& in, const char* key, Duration most) {
   const auto life = in.optional_string(key);
   if (!life) return std::nullopt;

@@ -106,6 +106,8 @@ std::int64_t read_page_size(const net::Request& request);
 // there is another.
 net::Reply list_reply(bj::array items, const Page& page, std::string_view key = "id");
 std::string slug_of(std::string_view name);
+// The member `slug`; made of `name` when absent. Faults go to `in`.
+std::string read_slug(json::Reader& in, std::string_view name);
 // A duration from now, as a point in time; nothing when absent. Faults go to `in`.
 std::optional<TimePoint> read_expiry(json::Reader& in, const char* key, Duration most);
 

@@ -39,10 +39,7 @@ Task<net::Reply> create_fleet(Call& call) {
   const bj::value body = read_body(call.request);
   json::Reader in(body);
   const std::string name = in.string("name", {.min = 1, .max = 100});
-  const std::string slug =
-      in.optional_string("slug", {.min = 1, .max = 63}).value_or(slug_of(name));
-  if (slug.empty() || slug != slug_of(slug) || is_uuid(slug))
-    in.problem("slug", "invalid", "must be lower-case letters, digits and single dashes");
+  const std::string slug = read_slug(in, name);
   in.finish();
   if (call.who.fleets)
     throw Error(Code::kForbidden, "your access is limited to some fleets; you cannot make others");

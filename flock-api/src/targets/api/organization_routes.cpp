@@ -42,10 +42,7 @@ Task<net::Reply> create_organization(Call& call) {
   const bj::value body = read_body(call.request);
   json::Reader in(body);
   const std::string name = in.string("name", {.min = 1, .max = 100});
-  const std::string slug =
-      in.optional_string("slug", {.min = 1, .max = 63}).value_or(slug_of(name));
-  if (slug.empty() || slug != slug_of(slug) || is_uuid(slug))
-    in.problem("slug", "invalid", "must be lower-case letters, digits and single dashes");
+  const std::string slug = read_slug(in, name);
   in.finish();
   if (call.who.kind != Principal::Kind::kUser)
     throw Error(Code::kForbidden, "an API key belongs to one organization and cannot make another")

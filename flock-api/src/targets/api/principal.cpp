@@ -21,23 +21,12 @@ using postgres::Scope;
 constexpr Duration kKnownFor{5000};
 constexpr std::size_t kMostKnown = 10'000;
 
-std::optional<std::vector<std::string>> read_list(const std::optional<std::string>& text) {
-  if (!text) return std::nullopt;
-  std::vector<std::string> items;
-  for (std::size_t at = 0; at < text->size();) {
-    const std::size_t comma = std::min(text->find(',', at), text->size());
-    items.push_back(text->substr(at, comma - at));
-    at = comma + 1;
-  }
-  return items;
-}
-
 void enter(Principal& principal, const Row& row) {
   principal.org = OrgId::trusted(row.text("org_id"));
   principal.org_name = row.text("org_name");
   principal.org_slug = row.text("org_slug");
   principal.role = domain::parse_role(row.text("role"));
-  principal.fleets = read_list(row.optional_text("fleet_ids"));
+  principal.fleets = row.optional_texts("fleet_ids");
   principal.permissions = domain::permissions_of(*principal.role, principal.fleets.has_value());
 }
 
@@ -90,7 +79,7 @@ Task<Principal> Principals::by_key(std::string secret, std::string organization)
     throw Error(Code::kNotFound, "no such organization")
         .with("organization", organization)
         .hint("an API key belongs to one organization");
-  if (const auto scopes = read_list(row->optional_text("scopes"))) {
+  if (const auto scopes = row->optional_texts("scopes")) {
     domain::Permissions narrowed;
     for (const std::string& scope : *scopes) {
       if (const auto permission = domain::parse_permission(scope)) narrowed.add(*permission);

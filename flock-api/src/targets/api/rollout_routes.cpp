@@ -22,11 +22,8 @@ bj::object deployment_json(const Row& row) {
   if (const auto fleet = row.optional_text("fleet_id")) {
     target["fleet_id"] = *fleet;
   } else {
-    bj::array ids;
-    std::string list = row.optional_text("device_ids").value_or("");
-    for (std::size_t at = 0; at + 36 <= list.size(); at += 37)
-      ids.push_back(bj::value(list.substr(at, 36)));
-    target["device_ids"] = std::move(ids);
+    target["device_ids"] =
+        bj::value_from(row.optional_texts("device_ids").value_or(std::vector<std::string>()));
   }
   bj::object out{
       {"id", row.text("id")},

@@ -15,15 +15,7 @@ bj::object api_key_json(const Row& row) {
                  {"prefix", row.text("prefix")},
                  {"role", row.text("role")},
                  {"created_by", row.text("created_by")}};
-  if (const auto scopes = row.optional_text("scopes")) {
-    bj::array list;
-    for (std::size_t at = 0; at < scopes->size();) {
-      const std::size_t comma = std::min(scopes->find(',', at), scopes->size());
-      list.push_back(bj::value(scopes->substr(at, comma - at)));
-      at = comma + 1;
-    }
-    out["scopes"] = std::move(list);
-  }
+  if (const auto scopes = row.optional_texts("scopes")) out["scopes"] = bj::value_from(*scopes);
   if (const auto fleets = fleets_json(row)) out["fleet_ids"] = *fleets;
   set_time(out, "created_at", row.time("created_at"));
   set_time(out, "expires_at", row.optional_time("expires_at"));
