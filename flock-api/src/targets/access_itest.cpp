@@ -11,7 +11,7 @@
 #include "domain/rbac.h"
 #include "services/credentials.h"
 #include "targets/api/openapi.h"
-#include "targets/itest_stack.h"
+#include "targets/api_itest.h"
 #include "testing/run_task.h"
 
 namespace flock::targets::itest {
@@ -178,12 +178,7 @@ struct Caller {
   bool known = true;  // anybody at all
 };
 
-class AccessMatrix : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (Stack::get() == nullptr) GTEST_SKIP() << "the servers are not installed";
-  }
-};
+class AccessMatrix : public StackTest {};
 
 Task<std::vector<Caller>> callers(Backend& backend, const std::string& owner,
                                   const std::string& fleet) {

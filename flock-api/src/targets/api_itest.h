@@ -9,12 +9,29 @@
 
 namespace flock::targets::itest {
 
-class ApiTest : public ::testing::Test {
+// Runs `body` and stops `backend` whatever becomes of it.
+inline Task<void> stop_after(Backend& backend, Task<void> body) {
+  std::exception_ptr failure;
+  try {
+    co_await std::move(body);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  co_await backend.stop();
+  if (failure) std::rethrow_exception(failure);
+}
+
+class StackTest : public ::testing::Test {
  protected:
   void SetUp() override {
     stack = Stack::get();
     if (stack == nullptr) GTEST_SKIP() << "the servers are not installed";
   }
+  Stack* stack = nullptr;
+};
+
+class ApiTest : public StackTest {
+ protected:
   // Runs `body` with a backend and a tenant's client.
   void with_api(const std::function<Task<void>(Backend&, Api&)>& body) {
     flock::testing::run_task(
@@ -22,19 +39,27 @@ class ApiTest : public ::testing::Test {
           Backend backend(co_await asio::this_coro::executor, *stack);
           co_await backend.start();
           Api api(backend.executor, *stack, co_await backend.make_tenant("Acme"));
-          std::exception_ptr failure;
-          try {
-            co_await body(backend, api);
-          } catch (...) {
-            failure = std::current_exception();
-          }
-          co_await backend.stop();
-          if (failure) std::rethrow_exception(failure);
+          co_await stop_after(backend, body(backend, api));
         },
         Duration(60'000));
   }
-  Stack* stack = nullptr;
 };
+
+// `Site` has a backend and open(), which starts it.
+template <class Site>
+class SiteTest : public StackTest {
+ protected:
+  void on_site(const std::function<Task<void>(Site&)>& body) {
+    flock::testing::run_task(
+        [&]() -> Task<void> {
+          Site site(co_await asio::this_coro::executor, *stack);
+          co_await site.open();
+          co_await stop_after(site.backend, body(site));
+        },
+        Duration(60'000));
+  }
+};
+
 struct Case {
   const char* method;
   std::string path, body;

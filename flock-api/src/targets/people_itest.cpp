@@ -5,7 +5,7 @@
 
 #include "base/json.h"
 #include "crypto/keys.h"
-#include "targets/itest_stack.h"
+#include "targets/api_itest.h"
 #include "testing/run_task.h"
 #include "testing/servers.h"
 
@@ -126,13 +126,10 @@ TEST_F(People, AreInvitedWithARoleAndSeeOneAnothersOrganizationsOnlyWhenTheyAreI
       Duration(60'000));
 }
 
-class Changes : public ::testing::Test {
+class Changes : public StackTest {
  protected:
-  void SetUp() override {
-    if (Stack::get() == nullptr) GTEST_SKIP() << "the servers are not installed";
-  }
   void TearDown() override {
-    if (Stack* stack = Stack::get()) stack->settings.api_rate_limit = 0;
+    if (stack != nullptr) stack->settings.api_rate_limit = 0;
   }
 };
 

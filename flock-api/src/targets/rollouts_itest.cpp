@@ -11,7 +11,7 @@
 #include "async/loop.h"
 #include "base/json.h"
 #include "stores/postgres/statements.h"
-#include "targets/itest_stack.h"
+#include "targets/api_itest.h"
 #include "testing/run_task.h"
 
 namespace flock::targets {
@@ -78,30 +78,7 @@ struct Site {
   std::string secret;
 };
 
-class Rollouts : public ::testing::Test {
- protected:
-  void SetUp() override {
-    stack = Stack::get();
-    if (stack == nullptr) GTEST_SKIP() << "the servers are not installed";
-  }
-  void on_site(const std::function<Task<void>(Site&)>& body) {
-    run_task(
-        [&]() -> Task<void> {
-          Site site(co_await asio::this_coro::executor, *stack);
-          co_await site.open();
-          std::exception_ptr failure;
-          try {
-            co_await body(site);
-          } catch (...) {
-            failure = std::current_exception();
-          }
-          co_await site.backend.stop();
-          if (failure) std::rethrow_exception(failure);
-        },
-        Duration(60'000));
-  }
-  Stack* stack = nullptr;
-};
+class Rollouts : public SiteTest<Site> {};
 
 TEST_F(Rollouts, AMissingPlatformFailsThatDeviceWithAClearReasonAndIsLeftAlone) {
   on_site([](Site& site) -> Task<void> {

@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "stores/postgres/variable_statements.h"
-#include "targets/itest_stack.h"
+#include "targets/api_itest.h"
 #include "testing/run_task.h"
 
 namespace flock::targets {
@@ -74,30 +74,7 @@ struct Site {
   const std::string fleet = "/v1/fleets/edge";
 };
 
-class Variables : public ::testing::Test {
- protected:
-  void SetUp() override {
-    stack = Stack::get();
-    if (stack == nullptr) GTEST_SKIP() << "the servers are not installed";
-  }
-  void on_site(const std::function<Task<void>(Site&)>& body) {
-    flock::testing::run_task(
-        [&]() -> Task<void> {
-          Site site(co_await asio::this_coro::executor, *stack);
-          co_await site.open();
-          std::exception_ptr failure;
-          try {
-            co_await body(site);
-          } catch (...) {
-            failure = std::current_exception();
-          }
-          co_await site.backend.stop();
-          if (failure) std::rethrow_exception(failure);
-        },
-        Duration(60'000));
-  }
-  Stack* stack = nullptr;
-};
+class Variables : public SiteTest<Site> {};
 
 // Every row of every table as one text; bytea as hex.
 Task<std::string> dump(Backend& backend) {
