@@ -22,6 +22,12 @@ expect "two rollouts completed" "2" "$("$flock" rollouts -o json | jq '[.items[]
 "$flock" rollouts watch "$("$flock" rollouts -o name | head -1)" | grep -q COMPLETED || die "rollouts watch does not end with COMPLETED"
 ok "flock rollouts watch"
 
+"$flock" env set LOG_LEVEL=debug --fleet demo
+expect "flock env" "fleet" "$("$flock" env ls --device local-device -o json | jq -r '.services[0].variables[] | select(.name == "LOG_LEVEL") | .origin')"
+"$flock" audit | grep -q setFleetVariable || die "flock audit does not show the change"
+"$flock" audit export | "$flock" audit verify - || die "the audit log is not whole"
+ok "flock audit"
+
 # Errors a newcomer will meet.
 status=0; "$flock" fleets show nosuch 2>"$home/err" || status=$?
 expect "an unknown fleet: exit code" 3 "$status"
