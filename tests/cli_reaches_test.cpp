@@ -21,13 +21,8 @@ const std::map<std::string, std::string> kNotForPeople = {
     {"getRegistryToken", "docker and flockd call it"},
     {"getKeys", "brokers and registries read it"},
     {"getOpenApi", "for programs; flock api prints it"},
-    {"getOrganization", "flock orgs ls shows as much"},
-    {"renameOrganization", "flock api until there is a command"},
     {"getApiKey", "flock tokens ls shows as much"},
     {"getAuditHead", "flock audit export ends with it"},
-    {"changeProvisioningKey", "flock api until there is a command"},
-    {"getReleaseRetention", "flock api until there is a command"},
-    {"setReleaseRetention", "flock api until there is a command"},
 };
 
 std::vector<std::string> sources() {

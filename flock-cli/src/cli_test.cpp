@@ -89,6 +89,8 @@ Everywhere:
       the tags it has from now on
   flock releases diff VERSION VERSION
       what changes from one to the other
+  flock releases retention [--keep-last N] [--keep-days N] [--keep-all] [--yes]
+      which old releases go by themselves; with a flag: from now on
   flock releases rm VERSION [--yes]
 
       --limit N                  stop after N items; default 1000, 0 takes all
@@ -99,6 +101,9 @@ Everywhere:
       --draft                    it can be replaced, and not be deployed, until it is final
       --reason TEXT              why, for people
       --yes                      do not ask
+      --keep-last N              the newest so many stay
+      --keep-days N              those that are younger stay
+      --keep-all                 no rule: nothing goes by itself
 
 Examples:
   flock releases create -f compose.yaml --note "new camera driver"

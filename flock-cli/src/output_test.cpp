@@ -132,6 +132,16 @@ TEST_F(Cli, ManagesTokensAndMembers) {
   EXPECT_EQ(api.last_body(), R"({"token":"inv"})");
 }
 
+TEST_F(Cli, RenamesAnOrganizationThatIsNotTheOneInUse) {
+  api.answer("PATCH /v1/organizations/acme", 200,
+             R"({"id":"o1","slug":"acme","name":"Acme Robotics"})");
+  EXPECT_EQ(flock({"orgs", "rename", "acme", "Acme Robotics"}).out,
+            "ORGANIZATION\tNAME\tROLE\tCREATED\nacme\tAcme Robotics\t\t\n");
+  EXPECT_EQ(api.last_body(), R"({"name":"Acme Robotics"})");
+  EXPECT_EQ(api.last_organization(), "acme");
+  EXPECT_NE(flock({"orgs", "rename", "acme"}).err.find("the new name"), std::string::npos);
+}
+
 TEST_F(Cli, GuardsTheWayIn) {
   api.answer("POST /v1/provisioning-keys", 201, R"({"id":"k1","secret":"flp_new"})");
   EXPECT_EQ(flock({"keys", "create", "--fleet", "edge", "--network", "10.0.0.0/8", "--label",
@@ -141,6 +151,15 @@ TEST_F(Cli, GuardsTheWayIn) {
   EXPECT_EQ(api.last_body(),
             R"({"fleet_id":"edge","allowed_networks":["10.0.0.0/8"],"labels":{"site":"oslo"},)"
             R"("approval_required":true,"mode":"PREREGISTERED"})");
+  api.answer("PATCH /v1/provisioning-keys/k1", 200,
+             R"({"id":"k1","name":"line 2","prefix":"flp_ab","uses":3,"max_uses":1000})");
+  EXPECT_EQ(flock({"keys", "change", "k1", "--max-uses", "1000", "--name", "line 2", "--expires-in",
+                   "60d"})
+                .out,
+            "ID\tNAME\tKEY\tUSES\tMAX\tEXPIRES\tREVOKED\nk1\tline 2\tflp_ab\t3\t1000\t\t\n");
+  EXPECT_EQ(api.last_body(), R"({"name":"line 2","expires_in":"60d","max_uses":1000})");
+  EXPECT_EQ(flock({"keys", "change", "k1"}).code, 2) << "nothing to change";
+  EXPECT_EQ(flock({"keys", "change", "k1", "--max-uses", "0"}).code, 2);
   EXPECT_NE(flock({"keys", "create", "--fleet", "edge", "--label", "oslo"}).code, 0);
   api.answer("POST /v1/provisioning-keys/k1/devices", 201, R"({"id":"p1","thumbprint":"t"})");
   EXPECT_EQ(flock({"keys", "add-device", "k1", "t", "--name", "gw"}).code, 0);
@@ -167,6 +186,19 @@ TEST_F(Cli, CarriesAReleaseThroughItsLife) {
   const std::string lines = flock({"releases", "diff", "1.0", "2.0", "-o", "csv"}).out;
   EXPECT_NE(lines.find("web,CHANGED,command"), std::string::npos) << lines;
   EXPECT_NE(lines.find("old,REMOVED"), std::string::npos) << lines;
+  api.answer("GET /v1/release-retention", 200, "{}");
+  const Result every = flock({"releases", "retention"});
+  EXPECT_EQ(every.err, "Every release is kept.\n");
+  EXPECT_EQ(flock({"releases", "retention", "--json"}).out, "{}\n");
+  api.answer("PUT /v1/release-retention", 200, R"({"keep_last":20,"keep_days":90})");
+  EXPECT_EQ(flock({"releases", "retention", "--keep-last", "20", "--keep-days", "90", "--yes"}).out,
+            "NEWEST\tDAYS\n20\t90\n");
+  EXPECT_EQ(api.last_body(), R"({"keep_last":20,"keep_days":90})");
+  api.answer("PUT /v1/release-retention", 200, "{}");
+  EXPECT_EQ(flock({"releases", "retention", "--keep-all"}).code, 0);
+  EXPECT_EQ(api.last_body(), "{}");
+  EXPECT_EQ(flock({"releases", "retention", "--keep-all", "--keep-last", "1"}).code, 2);
+  EXPECT_EQ(flock({"releases", "retention", "--keep-days", "0"}).code, 2);
   api.answer("DELETE /v1/releases/1.0", 204, "");
   EXPECT_EQ(flock({"releases", "rm", "1.0", "--yes"}).code, 0);
 }

@@ -22,16 +22,28 @@ int ls(Session& s) {
   return 0;
 }
 
+// What a key has from its making on and can be given later.
+std::vector<Flag> limit_flags() {
+  return {{"name", "NAME", "a name for people"},
+          {"max-uses", "N", "how many devices may register with it; 1 or more"},
+          {"expires-in", "DURATION", "from now, such as 24h; a new key without it never ends"}};
+}
+bj::object limits(const Session& s) {
+  bj::object out;
+  if (s.arguments.has("name")) out["name"] = s.arguments.value("name");
+  if (s.arguments.has("expires-in")) out["expires_in"] = s.arguments.value("expires-in");
+  if (s.arguments.has("max-uses"))
+    out["max_uses"] = number("max-uses", s.arguments.value("max-uses"), 1);
+  return out;
+}
+
 int create(Session& s) {
   // --fleet, FLOCK_FLEET, flock.toml or the context's default.
   const std::string fleet = s.client.settings().fleet.value;
   if (fleet.empty())
     throw Error(Code::kInvalidArgument, "missing: --fleet").hint(s.arguments.usage());
-  bj::object body{{"fleet_id", fleet}};
-  if (s.arguments.has("name")) body["name"] = s.arguments.value("name");
-  if (s.arguments.has("expires-in")) body["expires_in"] = s.arguments.value("expires-in");
-  if (s.arguments.has("max-uses"))
-    body["max_uses"] = number("max-uses", s.arguments.value("max-uses"), 1);
+  bj::object body = limits(s);
+  body["fleet_id"] = fleet;
   if (s.arguments.has("network")) {
     bj::array networks;
     for (const std::string& network : s.arguments.values("network")) networks.emplace_back(network);
@@ -69,6 +81,18 @@ int show(Session& s) {
   return 0;
 }
 
+int change(Session& s) {
+  const std::string key = s.arguments.word(0, "a key id");
+  const bj::object body = limits(s);
+  if (body.empty())
+    throw Error(Code::kInvalidArgument, "missing: --name, --max-uses or --expires-in")
+        .hint(s.arguments.usage());
+  print(s.output,
+        s.client.send("PATCH", "/v1/provisioning-keys/" + url_encode(key), bj::serialize(body)),
+        kColumns, "id");
+  return 0;
+}
+
 int add_device(Session& s) {
   const std::string key = s.arguments.word(0, "a key id");
   bj::object body{{"thumbprint", s.arguments.word(1, "the thumbprint of the device's key")}};
@@ -99,15 +123,20 @@ Command keys_command() {
                               "[--network CIDR] [--label "
                               "NAME=VALUE] [--approval] [--preregistered]",
                      .summary = "prints the key, once",
-                     .flags = {{"fleet", "FLEET", "a fleet's slug or id", 0, Kind::kFleet},
-                               {"name", "NAME", "a name for people"},
-                               {"max-uses", "N", "how many devices may register with it"},
-                               {"expires-in", "DURATION", "such as 24h; default: never"},
-                               {"network", "CIDR", "devices must come from there; may repeat"},
-                               {"label", "NAME=VALUE", "what its devices get; may repeat"},
-                               {"approval", "", "each device waits: flock device-requests"},
-                               {"preregistered", "", "only devices named by add-device"}},
+                     .flags = std::vector<Flag>{{"fleet", "FLEET", "a fleet's slug or id", 0,
+                                                 Kind::kFleet}} +
+                              limit_flags() +
+                              std::vector<Flag>{
+                                  {"network", "CIDR", "devices must come from there; may repeat"},
+                                  {"label", "NAME=VALUE", "what its devices get; may repeat"},
+                                  {"approval", "", "each device waits: flock device-requests"},
+                                  {"preregistered", "", "only devices named by add-device"}},
                      .run = create},
+                    {.name = "change",
+                     .usage = "ID [--name NAME] [--max-uses N] [--expires-in 24h]",
+                     .words = {Kind::kKey},
+                     .flags = limit_flags(),
+                     .run = change},
                     {.name = "add-device",
                      .usage = "ID THUMBPRINT [--name NAME]",
                      .summary = "name a device that may come in",

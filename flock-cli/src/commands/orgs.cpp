@@ -24,15 +24,31 @@ int ls(Session& s) {
   return 0;
 }
 
+// A request is about one organization, and this one need not be the one in use.
+Client about(const Session& s, const std::string& organization) {
+  Settings settings = s.client.settings();
+  settings.organization = {organization, "argument"};
+  return Client(std::move(settings));
+}
+
 int show(Session& s) {
   const std::string name = s.arguments.word(0, "an organization: its slug or id");
-  print(s.output, s.client.get("/v1/organizations/" + url_encode(name)), kColumns, "slug");
+  print(s.output, about(s, name).get("/v1/organizations/" + url_encode(name)), kColumns, "slug");
   return 0;
 }
 
 int create(Session& s) {
   print(s.output,
         s.client.post("/v1/organizations", bj::object{{"name", s.arguments.word(0, "a name")}}),
+        kColumns, "slug");
+  return 0;
+}
+
+int rename(Session& s) {
+  const std::string org = s.arguments.word(0, "an organization: its slug or id");
+  const bj::object body{{"name", s.arguments.word(1, "the new name")}};
+  print(s.output,
+        about(s, org).send("PATCH", "/v1/organizations/" + url_encode(org), bj::serialize(body)),
         kColumns, "slug");
   return 0;
 }
@@ -45,9 +61,7 @@ int use(Session& s) {
   if (found == config.contexts.end())
     throw Error(Code::kNotFound, "no context is configured").hint("flock login --server URL");
   // Asked as a member of it: a wrong name is refused here and not by every command after.
-  Settings settings = s.client.settings();
-  settings.organization = {name, "argument"};
-  const bj::value who = Client(std::move(settings)).get("/v1/whoami");
+  const bj::value who = about(s, name).get("/v1/whoami");
   const std::string slug = value_at(who, "organization.slug");
   if (slug != name && value_at(who, "organization.id") != name)
     throw Error(Code::kForbidden, "you cannot work in `" + name + "`")
@@ -68,6 +82,11 @@ Command orgs_command() {
           .verbs = {{.name = "ls", .usage = "[--limit N]", .flags = list_flags(), .run = ls},
                     {.name = "show", .usage = "ORG", .words = {Kind::kOrganization}, .run = show},
                     {.name = "create", .usage = "NAME", .words = {Kind::kText}, .run = create},
+                    {.name = "rename",
+                     .usage = "ORG NAME",
+                     .summary = "its slug stays",
+                     .words = {Kind::kOrganization, Kind::kText},
+                     .run = rename},
                     {.name = "use",
                      .usage = "ORG",
                      .summary = "work in it from now on, in this context",

@@ -137,6 +137,27 @@ int diff(Session& s) {
   return 0;
 }
 
+// Both rules at once: one that is not named goes.
+int retention(Session& s) {
+  bj::object rules;
+  if (s.arguments.has("keep-last"))
+    rules["keep_last"] = number("keep-last", s.arguments.value("keep-last"), 1);
+  if (s.arguments.has("keep-days"))
+    rules["keep_days"] = number("keep-days", s.arguments.value("keep-days"), 1);
+  const bool all = s.arguments.has("keep-all");
+  if (all && !rules.empty())
+    throw Error(Code::kInvalidArgument, "--keep-all is no rule beside others")
+        .hint(s.arguments.usage());
+  if (!rules.empty()) confirm(s, "Delete older releases by these rules, now and from now on?");
+  const bj::value now = all || !rules.empty()
+                            ? s.client.send("PUT", "/v1/release-retention", bj::serialize(rules))
+                            : s.client.get("/v1/release-retention");
+  print(s.output, now, {{"NEWEST", "keep_last"}, {"DAYS", "keep_days"}}, "keep_last");
+  if (s.output.is_table() && now.as_object().empty())
+    std::fputs("Every release is kept.\n", stderr);
+  return 0;
+}
+
 int rm(Session& s) {
   const std::string name = s.arguments.word(0, "a version or id");
   confirm(s, "Delete the release " + name + "?");
@@ -195,6 +216,14 @@ Command releases_command() {
                      .summary = "what changes from one to the other",
                      .words = {Kind::kRelease, Kind::kRelease},
                      .run = diff},
+                    {.name = "retention",
+                     .usage = "[--keep-last N] [--keep-days N] [--keep-all] [--yes]",
+                     .summary = "which old releases go by themselves; with a flag: from now on",
+                     .flags = {{"keep-last", "N", "the newest so many stay"},
+                               {"keep-days", "N", "those that are younger stay"},
+                               {"keep-all", "", "no rule: nothing goes by itself"},
+                               yes_flag()},
+                     .run = retention},
                     {.name = "rm",
                      .usage = "VERSION [--yes]",
                      .words = {Kind::kRelease},
