@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "stores/postgres/subscription_statements.h"
 #include "stores/postgres/variable_statements.h"
 
 namespace flock::services {
@@ -56,6 +57,25 @@ Task<void> reseal_variables(postgres::Database& db, const crypto::SealingKeys& k
   }
 }
 
+Task<void> reseal_subscriptions(postgres::Database& db, const crypto::SealingKeys& keys) {
+  const auto again = [&](const Row& row) -> Task<void> {
+    const std::string org = row.text("org_id"), id = row.text("id"), &secret = row.text("secret");
+    const auto fresh = [&](const std::string& old) {
+      const std::string context = subscription_context(org, id);
+      return keys.seal(Secret(keys.open(old, context)).reveal(), context);
+    };
+    const auto previous = row.optional_text("previous_secret");
+    Params params = Params().text(org).text(id).text(secret).text(fresh(secret)).text(previous);
+    params.text(previous ? std::optional(fresh(*previous)) : std::nullopt);
+    co_await db.query(Scope::system(), sql::kSubscriptionResealed, std::move(params));
+  };
+  for (std::string after = kFirst; !after.empty();) {
+    const auto rows = co_await db.query(Scope::system(), sql::kSubscriptionsToReseal,
+                                        Params().text(sealed_by_present(keys)).text(after));
+    after = co_await reseal_page(rows, "event subscription", again);
+  }
+}
+
 Task<void> reseal_desired(postgres::Database& db, const crypto::SealingKeys& keys) {
   const auto again = [&](const Row& row) -> Task<void> {
     const std::string org = row.text("org_id"), id = row.text("id"), old = row.bytes("desired");
@@ -103,6 +123,7 @@ std::string subscription_context(const std::string& org, const std::string& id) 
 Task<void> reseal_all(postgres::Database& db, const crypto::SealingKeys& keys) {
   co_await reseal_variables(db, keys);
   co_await reseal_desired(db, keys);
+  co_await reseal_subscriptions(db, keys);
 }
 
 }  // namespace flock::services

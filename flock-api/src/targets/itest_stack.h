@@ -53,8 +53,9 @@ class Stack {
   std::unique_ptr<Servers> servers_;
 };
 
-// Two keys, "a" and "b"; `current` seals.
-std::shared_ptr<const crypto::SealingKeys> sealing_keys(const std::string& current);
+// Two keys, "a" and "b"; `current` seals. Without the other when `alone`.
+std::shared_ptr<const crypto::SealingKeys> sealing_keys(const std::string& current,
+                                                        bool alone = false);
 
 // The three targets on the caller's loop, with connections of their own.
 class Backend {

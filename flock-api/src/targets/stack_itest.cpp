@@ -128,9 +128,12 @@ mqtt::ClientOptions Stack::bus(const std::string& id) const {
 // ----------------------------------------------------------------------------------
 
 // The same for all tests of the program: they share a database.
-std::shared_ptr<const crypto::SealingKeys> sealing_keys(const std::string& current) {
+std::shared_ptr<const crypto::SealingKeys> sealing_keys(const std::string& current, bool alone) {
   static const std::map<std::string, Secret> keys = {{"a", Secret(random_bytes(32))},
                                                      {"b", Secret(random_bytes(32))}};
+  if (alone)
+    return std::make_shared<const crypto::SealingKeys>(
+        std::map<std::string, Secret>{{current, keys.at(current)}}, current);
   return std::make_shared<const crypto::SealingKeys>(keys, current);
 }
 

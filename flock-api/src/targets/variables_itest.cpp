@@ -6,6 +6,8 @@
 #include "base/bytes.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "services/sealing.h"
+#include "stores/postgres/subscription_statements.h"
 #include "stores/postgres/variable_statements.h"
 #include "targets/api_itest.h"
 #include "testing/run_task.h"
@@ -359,11 +361,21 @@ TEST_F(Variables, FollowADeviceToAnotherFleetAndBackFromItsRemoval) {
 }
 
 TEST_F(Variables, AreSealedAnewWhenTheKeysRotate) {
-  std::string fleet;
+  std::string fleet, subscription, first_secret, second_secret;
   on_site([&](Site& site) -> Task<void> {
     co_await site.set(site.fleet, "TOKEN", kCanary, true);
     co_await site.deploy();
     fleet = site.fleet_id;
+    const bj::value hook =
+        co_await site.api.call("POST", "/v1/event-subscriptions",
+                               bj::object{{"name", "ops"},
+                                          {"url", "https://hooks.acme.example/"},
+                                          {"event_types", bj::array{"rollout.*"}}});
+    subscription = text(hook, "id");
+    first_secret = text(hook, "secret");
+    second_secret = text(co_await site.api.call("POST", "/v1/event-subscriptions/" + subscription +
+                                                            "/actions/rotate-secret"),
+                         "secret");
   });
   flock::testing::run_task(
       [&]() -> Task<void> {
@@ -378,7 +390,10 @@ TEST_F(Variables, AreSealedAnewWhenTheKeysRotate) {
           const auto desired =
               co_await backend.db.query(postgres::Scope::system(), postgres::sql::kDesiredToReseal,
                                         postgres::Params().bytes("v1.b.").text(std::string(first)));
-          co_return variables.rows.size() + desired.rows.size();
+          const auto hooks = co_await backend.db.query(
+              postgres::Scope::system(), postgres::sql::kSubscriptionsToReseal,
+              postgres::Params().text(std::string("v1.b.")).text(std::string(first)));
+          co_return variables.rows.size() + desired.rows.size() + hooks.rows.size();
         };
         co_await eventually("sealed anew",
                             [&]() -> Task<bool> { co_return co_await old_ones() == 0; });
@@ -392,6 +407,28 @@ TEST_F(Variables, AreSealedAnewWhenTheKeysRotate) {
         const std::string place = "org/" + org + "/variable/fleet/" + fleet + "//TOKEN";
         EXPECT_EQ(backend.sealing->open(sealed, place), kCanary);
         EXPECT_THROW(backend.sealing->open(sealed, place + "2"), Error);
+        // The older key may go: all of it opens without it.
+        const auto alone = sealing_keys("b", true);
+        EXPECT_EQ(alone->open(sealed, place), kCanary);
+        const auto hook =
+            co_await backend.db.query(postgres::Scope::system(),
+                                      "SELECT secret, previous_secret FROM event_subscriptions "
+                                      "WHERE id = $1",
+                                      postgres::Params().text(subscription));
+        const std::string at = services::subscription_context(org, subscription);
+        EXPECT_EQ(alone->open(hook.rows.at(0).text("secret"), at), second_secret);
+        EXPECT_EQ(alone->open(hook.rows.at(0).text("previous_secret"), at), first_secret);
+        const auto devices =
+            co_await backend.db.query(postgres::Scope::system(),
+                                      "SELECT id, desired FROM devices WHERE org_id = $1 AND "
+                                      "desired IS NOT NULL",
+                                      postgres::Params().text(org));
+        EXPECT_EQ(devices.rows.size(), 1u);
+        for (const auto& device : devices.rows) {
+          const std::string opened =
+              services::open_desired(*alone, org, device.text("id"), device.bytes("desired"));
+          EXPECT_NE(opened.find(kCanary), std::string::npos);
+        }
         co_await backend.stop();
       },
       Duration(60'000));

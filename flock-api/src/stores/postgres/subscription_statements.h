@@ -27,4 +27,15 @@ inline constexpr const char* kSubscriptionRotate =
 inline constexpr const char* kSubscriptionDelete =
     "DELETE FROM event_subscriptions WHERE org_id = $1 AND id = $2";
 
+// --- Secrets under an older key. $1: how a value under the present key begins
+inline constexpr const char* kSubscriptionsToReseal =
+    "SELECT id, org_id, secret, previous_secret FROM event_subscriptions WHERE NOT "
+    "(starts_with(secret, $1) AND starts_with(coalesce(previous_secret, $1), $1)) AND id > "
+    "$2::uuid ORDER BY id LIMIT 100";
+// Each is replaced where it is still the one that was read: a rotation may come between.
+inline constexpr const char* kSubscriptionResealed =
+    "UPDATE event_subscriptions SET secret = CASE WHEN secret = $3 THEN $4 ELSE secret END, "
+    "previous_secret = CASE WHEN previous_secret = $5 THEN $6 WHEN previous_secret = $3 THEN $4 "
+    "ELSE previous_secret END WHERE org_id = $1 AND id = $2";
+
 }  // namespace flock::postgres::sql

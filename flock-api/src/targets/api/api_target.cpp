@@ -15,7 +15,7 @@ namespace {
 
 constexpr Duration kForgetEvery{3'600'000};
 constexpr Duration kOperationsEvery{1000};
-constexpr Duration kResealAgain{60'000};
+constexpr Duration kResealAgain{60'000}, kResealEvery{3'600'000};
 
 class ApiTarget final : public Target {
  public:
@@ -100,18 +100,20 @@ class ApiTarget final : public Target {
     }
   }
 
-  // After a rotation of the keys: until no value is sealed with an older one. Answers to
-  // Idempotency-Keys are not worth it, they are gone after a day.
+  // After a rotation of the keys: until no value is sealed with an older one, and again later: a
+  // replica that was not started again yet seals with the older one. Answers to Idempotency-Keys
+  // are not worth it, they are gone after a day.
   Task<void> reseal() {
     for (;;) {
+      Duration next = kResealAgain;
       try {
         co_await services::reseal_all(context_.parts.db, keys_of(context_.parts));
-        co_return;
+        next = kResealEvery;
       } catch (const Error& error) {
         if (error.code() == Code::kCancelled) throw;
         log::warn("values under older keys were not sealed anew; it is repeated", error);
       }
-      co_await sleep_for(kResealAgain);
+      co_await sleep_for(next);
     }
   }
 
