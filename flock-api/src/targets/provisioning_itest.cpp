@@ -102,11 +102,17 @@ TEST_F(Provisioning, OnlyFromTheNetworksOfTheKey) {
   });
   stack->settings.api_trusted_proxies = {"127.0.0.1"};
   with_api([](Backend& backend, Api& api) -> Task<void> {
+    api.more_headers = {{"X-Forwarded-For", "198.51.100.9, 192.0.2.7"}};
     co_await api.call("POST", "/v1/fleets", bj::object{{"name", "Edge"}});
+    api.more_headers.clear();
     const bj::value away =
         co_await make_key(api, {{"allowed_networks", bj::array{"203.0.113.0/24"}}});
     const std::string secret = text(away, "secret");
     co_await backend.heard();
+    // People as devices: who the proxy saw, not who the header's writer says there was before.
+    EXPECT_EQ(backend.audited.at(0).action(), "createFleet");
+    EXPECT_EQ(backend.audited.at(0).ip(), "192.0.2.7");
+    EXPECT_EQ(backend.audited.at(1).ip(), "127.0.0.1");
     backend.audited.clear();
     EXPECT_EQ(co_await join(api, secret, fresh(), "203.0.113.7"), "201");
     co_await backend.heard();

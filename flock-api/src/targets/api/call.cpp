@@ -65,6 +65,18 @@ const std::string& Call::parameter(std::string_view name) const {
   return found->second;
 }
 
+// Several X-Forwarded-For headers are one list (RFC 9110, 5.3).
+std::optional<domain::Address> Call::client() const {
+  std::string forwarded;
+  for (const auto& [name, value] : request.headers.items()) {
+    std::string lower = name;
+    std::transform(lower.begin(), lower.end(), lower.begin(), ::tolower);
+    if (lower == "x-forwarded-for") forwarded += (forwarded.empty() ? "" : ", ") + value;
+  }
+  return domain::client_address(request.peer, forwarded,
+                                context.parts.settings.api_trusted_proxies);
+}
+
 bool Call::validate_only() const {
   const auto given = request.query("validate_only");
   if (!given || *given == "false") return false;
@@ -119,7 +131,7 @@ internal::v1::AuditEvent Call::event_of(const Change& change) const {
   event.set_actor_id(who.id);
   event.set_actor_name(who.email.empty() ? who.name : who.email);
   event.set_request_id(id);
-  event.set_ip(request.peer.substr(0, request.peer.rfind(':')));
+  if (const auto from = client()) event.set_ip(domain::to_string(*from));
   if (!change.detail.empty()) event.set_detail_json(bj::serialize(change.detail));
   return event;
 }

@@ -3,6 +3,7 @@
 // changes anything.
 #pragma once
 
+#include "domain/networks.h"
 #include "targets/api/context.h"
 
 namespace flock::targets::api {
@@ -32,6 +33,8 @@ class Call {
     return context.parts.db.query(scope(), statement, std::move(params));
   }
   const std::string& parameter(std::string_view name) const;
+  // Where the request came from, behind our proxies (domain::client_address).
+  std::optional<domain::Address> client() const;
 
   // Runs `work` in one transaction, and in this order: an answer that was given for the same
   // Idempotency-Key is given again; the work; with ?validate_only=true its undoing; the audit log,

@@ -2,8 +2,6 @@
 // What devices call: registration and token renewal. Both are proven by the device's own key.
 #include "services/provisioning.h"
 
-#include <algorithm>
-
 #include "targets/api/call.h"
 
 namespace flock::targets::api {
@@ -25,18 +23,6 @@ bj::object credentials_json(Context& c, const services::Registered& registered, 
           {"mqtt", {{"urls", std::move(urls)}, {"ca_certificates", c.broker_ca()}}},
           {"registry", {{"hosts", std::move(hosts)}}},
           {"server_time", to_rfc3339(now)}};
-}
-
-// Several X-Forwarded-For headers are one list (RFC 9110, 5.3).
-std::optional<domain::Address> client_of(const Call& call) {
-  std::string forwarded;
-  for (const auto& [name, value] : call.request.headers.items()) {
-    std::string lower = name;
-    std::transform(lower.begin(), lower.end(), lower.begin(), ::tolower);
-    if (lower == "x-forwarded-for") forwarded += (forwarded.empty() ? "" : ", ") + value;
-  }
-  return domain::client_address(call.request.peer, forwarded,
-                                call.context.parts.settings.api_trusted_proxies);
 }
 
 Task<net::Reply> register_route(Call& call) {
@@ -69,7 +55,7 @@ Task<net::Reply> register_route(Call& call) {
     registration.hardware_json = bj::serialize(copy);
   }
   in.finish();
-  registration.from = client_of(call);
+  registration.from = call.client();
   registration.request_id = call.id;
   const TimePoint now = system_clock().now();
   const auto outcome =
