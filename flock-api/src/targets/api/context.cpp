@@ -117,31 +117,6 @@ void authorize(const Operation& operation, const Principal& who) {
                       "; an admin or owner can change it: flock members");
 }
 
-// The top-level members of the resource, or of each item of a list, that ?fields= names.
-void keep_fields(const net::Request& request, net::Response& response) {
-  const auto wanted = request.query("fields");
-  if (!wanted || wanted->empty() || response.status != 200) return;
-  const std::string list = "," + *wanted + ",";
-  const auto keep = [&](bj::object& object) {
-    bj::object kept;
-    for (auto& member : object) {
-      if (list.find("," + std::string(member.key()) + ",") != std::string::npos)
-        kept[member.key()] = std::move(member.value());
-    }
-    object = std::move(kept);
-  };
-  bj::value body = json::parse(response.body, {.bytes = 64 << 20});
-  bj::object* object = body.if_object();
-  if (object == nullptr) return;
-  bj::value* items = object->if_contains("items");
-  if (items == nullptr) {
-    keep(*object);
-  } else {
-    for (bj::value& item : items->as_array()) keep(item.as_object());
-  }
-  response.body = bj::serialize(body);
-}
-
 // The names of constraints and the places of servers are in the log, not in an answer.
 bool is_internal(const Error& error) {
   for (const auto& [key, value] : error.context()) {
@@ -180,6 +155,14 @@ void Context::add(Operation operation, Route route) {
   router.add(kept.method, kept.pattern, std::move(handler));
 }
 
+void Context::learn_fields(const bj::value& document) {
+  for (const auto& operation : operations_) {
+    if (operation->method != "GET") continue;
+    const bj::value& path = document.at("paths").at(operation->pattern);
+    operation->fields = fields_of(document, path.at("get"));
+  }
+}
+
 Task<net::Reply> Context::serve(const Operation& operation, const Route& route,
                                 net::Request request, net::Parameters parameters) {
   Call call(*this, operation, std::move(request), std::move(parameters));
@@ -190,10 +173,14 @@ Task<net::Reply> Context::serve(const Operation& operation, const Route& route,
     quota = principals.admit(call.who, parts.settings.api_rate_limit);
     authorize(operation, call.who);
   }
-  if (!reads) allow_query(call.request, {"validate_only", operation.query});
+  std::vector<std::string> fields;
+  if (reads)
+    fields = read_fields(call.request, operation.fields);
+  else
+    allow_query(call.request, {"validate_only", operation.query});
   net::Reply reply = co_await route(call);
   net::Headers& headers = reply.response.headers;
-  if (reads && !reply.stream) keep_fields(call.request, reply.response);
+  if (!reply.stream) keep_fields(fields, reply.response);
   headers.add("X-Request-Id", call.id);
   if (quota.limit > 0) {
     headers.add("RateLimit-Policy", "\"default\";q=" + std::to_string(quota.limit) + ";w=60");

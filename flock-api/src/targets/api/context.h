@@ -20,6 +20,7 @@
 #include "services/credentials.h"
 #include "stores/identity/oidc.h"
 #include "stores/postgres/statements.h"
+#include "targets/api/fields.h"
 #include "targets/api/principal.h"
 #include "targets/target.h"
 
@@ -43,6 +44,7 @@ struct Operation {
   Access access = Access::kPermission;
   Permission permission = Permission::kCount;
   std::string query = "validate_only";  // the second query parameter that a change takes, if any
+  FieldTree fields = {.members = {}, .open = true};  // what ?fields= may name, by the document
 };
 Operation allowed(std::string id, std::string method, std::string pattern, Permission permission);
 Operation signed_in(std::string id, std::string method, std::string pattern);
@@ -64,6 +66,8 @@ class Context {
   std::vector<std::string> device_urls() const;
   std::vector<std::string> registry_hosts() const;
   const std::vector<std::unique_ptr<Operation>>& operations() const { return operations_; }
+  // Takes from the OpenAPI document what ?fields= of each operation may name.
+  void learn_fields(const bj::value& document);
 
   Parts parts;
   net::Router router;
