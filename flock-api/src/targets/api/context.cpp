@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "targets/api/trace_context.h"
 
 namespace flock::targets::api {
 namespace {
@@ -123,6 +124,19 @@ bool is_internal(const Error& error) {
     if (key == "sqlstate") return true;
   }
   return status_of(error) >= 500;
+}
+
+// With the caller's trace, when the request belongs to one.
+void log_failure(const net::Request& request, const std::string& id, log::Level level,
+                 const Error& error) {
+  const std::string trace = trace_id(request), path = request.path();
+  if (trace.empty())
+    log::write(level, "request failed", error,
+               {{"request_id", id}, {"method", request.method}, {"path", path}});
+  else
+    log::write(
+        level, "request failed", error,
+        {{"request_id", id}, {"trace_id", trace}, {"method", request.method}, {"path", path}});
 }
 
 }  // namespace
@@ -270,12 +284,7 @@ net::Response problem(const net::Request& request, std::exception_ptr failure) {
   } catch (const Error& error) {
     response.status = status_of(error);
     const bool internal = is_internal(error), ours = response.status == 500;
-    if (ours)
-      log::error("request failed", error,
-                 {{"request_id", id}, {"method", request.method}, {"path", request.path()}});
-    else if (internal)
-      log::warn("request failed", error,
-                {{"request_id", id}, {"method", request.method}, {"path", request.path()}});
+    if (internal) log_failure(request, id, ours ? log::Level::kError : log::Level::kWarn, error);
     body["code"] = to_string(error.code());
     body["detail"] = ours ? "something failed inside; the log has the request id"
                      : internal && response.status == 409
@@ -294,8 +303,7 @@ net::Response problem(const net::Request& request, std::exception_ptr failure) {
     }
   } catch (const std::exception& error) {
     response.status = 500;
-    log::error("request failed",
-               {{"request_id", id}, {"path", request.path()}, {"error", error.what()}});
+    log_failure(request, id, log::Level::kError, Error(Code::kInternal, error.what()));
     body["code"] = "internal";
     body["detail"] = "something failed inside; the log has the request id";
   }
