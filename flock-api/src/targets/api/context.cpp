@@ -2,6 +2,7 @@
 #include "targets/api/call.h"
 
 #include <algorithm>
+#include <ctime>
 
 #include "base/bytes.h"
 #include "base/files.h"
@@ -104,6 +105,20 @@ void check_text(std::string_view text, const char* where) {
     throw Error(Code::kInvalidArgument, std::string(where) + " is not valid UTF-8");
 }
 
+// RFC 9745, RFC 8594.
+void tell_deprecation(const Operation& operation, net::Headers& headers) {
+  if (!operation.deprecation) return;
+  const auto& [since, sunset, link] = *operation.deprecation;
+  const std::time_t end = to_unix_ms(sunset) / 1000;
+  std::tm parts{};
+  ::gmtime_r(&end, &parts);
+  char date[40];
+  std::strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &parts);
+  headers.add("Deprecation", "@" + std::to_string(to_unix_ms(since) / 1000));
+  headers.add("Sunset", date);
+  headers.add("Link", "<" + link + ">; rel=\"deprecation\"");
+}
+
 void authorize(const Operation& operation, const Principal& who) {
   if (operation.access != Operation::Access::kPermission) return;
   if (who.org.empty())
@@ -196,6 +211,7 @@ Task<net::Reply> Context::serve(const Operation& operation, const Route& route,
   net::Headers& headers = reply.response.headers;
   if (!reply.stream) keep_fields(fields, reply.response);
   headers.add("X-Request-Id", call.id);
+  tell_deprecation(operation, headers);
   if (quota.limit > 0) {
     headers.add("RateLimit-Policy", "\"default\";q=" + std::to_string(quota.limit) + ";w=60");
     headers.add("RateLimit", "\"default\";r=" + std::to_string(quota.remaining) +
@@ -247,6 +263,11 @@ Operation signed_in(std::string id, std::string method, std::string pattern) {
 }
 Operation open_to_all(std::string id, std::string method, std::string pattern) {
   return {std::move(id), std::move(method), std::move(pattern), Operation::Access::kPublic};
+}
+
+Operation deprecated(Operation operation, Operation::Deprecation deprecation) {
+  operation.deprecation = std::move(deprecation);
+  return operation;
 }
 
 net::Reply json_reply(int status, const bj::value& value) {

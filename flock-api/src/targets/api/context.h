@@ -44,11 +44,17 @@ struct Operation {
   Access access = Access::kPermission;
   Permission permission = Permission::kCount;
   std::string query = "validate_only";  // the second query parameter that a change takes, if any
+  struct Deprecation {
+    TimePoint since, sunset;  // it may be gone from `sunset` on
+    std::string link;         // where to read what to do instead
+  };
+  std::optional<Deprecation> deprecation = {};       // the document says `deprecated: true` then
   FieldTree fields = {.members = {}, .open = true};  // what ?fields= may name, by the document
 };
 Operation allowed(std::string id, std::string method, std::string pattern, Permission permission);
 Operation signed_in(std::string id, std::string method, std::string pattern);
 Operation open_to_all(std::string id, std::string method, std::string pattern);
+Operation deprecated(Operation operation, Operation::Deprecation deprecation);
 
 class Call;
 

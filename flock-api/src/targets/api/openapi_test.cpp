@@ -87,6 +87,51 @@ TEST(OpenApi, SaysOfEveryChangeThatItCanBeTriedAndOfEveryPostThatItHappensOnce) 
   }
 }
 
+const bj::object& described(const bj::value& document, const Operation& operation) {
+  std::string method = operation.method;
+  std::transform(method.begin(), method.end(), method.begin(), ::tolower);
+  return document.at("paths").at(operation.pattern).at(method).as_object();
+}
+bool agree_on_deprecation(const bj::object& described, const Operation& operation) {
+  const bj::value* says = described.if_contains("deprecated");
+  return (says != nullptr && *says == bj::value(true)) == operation.deprecation.has_value();
+}
+
+const Operation::Deprecation kOld{.since = from_unix_ms(1'688'169'599'000),
+                                  .sunset = from_unix_ms(1'793'491'199'000),
+                                  .link = "https://flock.example/docs/old"};
+
+TEST(OpenApi, SaysWhatIsDeprecatedAsTheServerDoes) {
+  const Routes routes;
+  const bj::value document = json::parse(openapi_json());
+  for (const auto& operation : routes.context.operations())
+    EXPECT_TRUE(agree_on_deprecation(described(document, *operation), *operation)) << operation->id;
+  const Operation present = open_to_all("x", "GET", "/x"), old = deprecated(present, kOld);
+  EXPECT_TRUE(agree_on_deprecation({{"deprecated", true}}, old));
+  EXPECT_FALSE(agree_on_deprecation({{"deprecated", true}}, present));
+  EXPECT_FALSE(agree_on_deprecation({}, old));
+  EXPECT_FALSE(agree_on_deprecation({{"deprecated", false}}, old));
+}
+
+TEST(Context, TellsThatARouteIsDeprecated) {
+  Routes routes;
+  const auto hello = [](Call&) -> Task<net::Reply> { co_return json_reply(200, bj::object{}); };
+  routes.context.add(deprecated(open_to_all("old", "GET", "/v1/old"), kOld), hello);
+  routes.context.add(open_to_all("new", "GET", "/v1/new"), hello);
+  routes.loop.run([](Routes& r) -> Task<void> {
+    net::Request request;
+    request.method = "GET";
+    request.target = "/v1/old";
+    const net::Headers headers = (co_await r.context.handle(request)).response.headers;
+    EXPECT_EQ(headers.get("Deprecation"), "@1688169599");
+    EXPECT_EQ(headers.get("Sunset"), "Sat, 31 Oct 2026 23:59:59 GMT");
+    EXPECT_EQ(headers.get("Link"), "<https://flock.example/docs/old>; rel=\"deprecation\"");
+    request.target = "/v1/new";
+    const net::Headers others = (co_await r.context.handle(request)).response.headers;
+    EXPECT_FALSE(others.get("Deprecation") || others.get("Sunset") || others.get("Link"));
+  }(routes));
+}
+
 TEST(OpenApi, DescribesEveryOperationWhole) {
   const bj::value document = json::parse(openapi_json());
   std::set<std::string> ids, tags, used;
