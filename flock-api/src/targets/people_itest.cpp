@@ -162,6 +162,69 @@ TEST_F(Changes, AreTriedWithoutBeingMadeAndRefusedWhenStale) {
         api.more_headers.clear();
         const bj::value fields = co_await api.call("GET", "/v1/fleets?fields=slug,name");
         EXPECT_EQ(bj::serialize(fields.at("items")), R"([{"name":"one","slug":"edge"}])");
+        co_await api.call("GET", "/v1/fleets?fields=slug,colour");
+        EXPECT_EQ(api.last.status, 400) << api.last.body;
+        EXPECT_NE(api.last.body.find("there is no field colour; known are "), std::string::npos);
+        co_await backend.stop();
+      },
+      Duration(30'000));
+}
+
+// Making an organization is what puts the person into one, so the answer is the person's.
+TEST_F(People, MakeOneOrganizationHoweverOftenTheyAskWithOneKey) {
+  const std::string eve_token = provider_->access_token("eve-" + new_uuid().substr(24)),
+                    kim_token = provider_->access_token("kim-" + new_uuid().substr(24));
+  flock::testing::run_task(
+      [&]() -> Task<void> {
+        Backend backend(co_await asio::this_coro::executor, *Stack::get());
+        co_await backend.start();
+        Api eve(backend.executor, backend.stack, eve_token),
+            kim(backend.executor, backend.stack, kim_token);
+        eve.more_headers = kim.more_headers = {{"Idempotency-Key", "first-1"}};
+        const bj::object body{{"name", "Org " + new_uuid()}};
+        const bj::value first = co_await eve.call("POST", "/v1/organizations", body);
+        EXPECT_EQ(eve.last.status, 201) << eve.last.body;
+        const bj::value again = co_await eve.call("POST", "/v1/organizations", body);
+        EXPECT_EQ(eve.last.status, 201) << eve.last.body;
+        EXPECT_EQ(first, again);
+        EXPECT_TRUE(eve.last.headers.get("Idempotent-Replayed").has_value());
+        const std::string slug = text(first, "slug");
+        co_await call_in(eve, slug, "GET", "/v1/whoami");
+        eve.more_headers = {{"Idempotency-Key", "first-1"}, {"Flock-Organization", slug}};
+        EXPECT_EQ(co_await eve.call("POST", "/v1/organizations", body), first)
+            << "also as a member of it";
+        co_await eve.call("POST", "/v1/organizations", bj::object{{"name", "Other " + new_uuid()}});
+        EXPECT_EQ(eve.last.status, 422) << eve.last.body;
+        const bj::value all = co_await eve.call("GET", "/v1/organizations");
+        EXPECT_EQ(all.at("items").as_array().size(), 1u);
+        co_await backend.heard();
+        EXPECT_EQ(std::ranges::count_if(
+                      backend.audited,
+                      [](const auto& event) { return event.action() == "createOrganization"; }),
+                  1);
+        // The same key of somebody else is another key.
+        const bj::value other = co_await kim.call("POST", "/v1/organizations",
+                                                  bj::object{{"name", "Kim " + new_uuid()}});
+        EXPECT_EQ(kim.last.status, 201) << kim.last.body;
+        // An invitation works once; its answer is given again.
+        const bj::value invitation =
+            co_await call_in(kim, text(other, "slug"), "POST", "/v1/invitations",
+                             bj::object{{"email", "eve@example.com"}, {"role", "viewer"}});
+        const bj::object accept{{"token", text(invitation, "secret")}};
+        eve.more_headers = {{"Idempotency-Key", "enter-1"}};
+        const bj::value entered = co_await eve.call("POST", "/v1/invitations/accept", accept);
+        EXPECT_EQ(eve.last.status, 201) << eve.last.body;
+        EXPECT_EQ(co_await eve.call("POST", "/v1/invitations/accept", accept), entered);
+        EXPECT_EQ(eve.last.status, 201) << eve.last.body;
+        // No organization sees what is kept for a person.
+        const auto seen =
+            co_await backend.db.query(postgres::Scope::tenant(OrgId::trusted(text(first, "id"))),
+                                      "SELECT count(*) AS n FROM idempotency_keys");
+        EXPECT_EQ(seen.rows.at(0).integer("n"), 0);
+        const auto kept = co_await backend.db.query(
+            postgres::Scope::system(),
+            "SELECT count(*) AS n FROM idempotency_keys WHERE user_id IS NOT NULL");
+        EXPECT_EQ(kept.rows.at(0).integer("n"), 3);
         co_await backend.stop();
       },
       Duration(30'000));

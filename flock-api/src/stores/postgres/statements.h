@@ -36,15 +36,16 @@ inline constexpr const char* kApiKeyUsed =
 // -------------------------------------------------------
 inline constexpr const char* kTransactionId = "SELECT pg_current_xact_id()::text AS id";
 inline constexpr const char* kTransactionStatus = "SELECT pg_xact_status($1::xid8)::text AS status";
+// The owner is the organization, or the person where there is none.
 inline constexpr const char* kIdempotencyInsert =
-    "INSERT INTO idempotency_keys(org_id, principal, operation, key, fingerprint) VALUES ($1, $2, "
-    "$3, $4, $5) ON CONFLICT DO NOTHING RETURNING 1 AS fresh";
+    "INSERT INTO idempotency_keys(org_id, user_id, principal, operation, key, fingerprint) VALUES "
+    "($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING 1 AS fresh";
 inline constexpr const char* kIdempotencyGet =
-    "SELECT fingerprint, status, answer FROM idempotency_keys WHERE org_id = $1 AND principal = $2 "
-    "AND operation = $3 AND key = $4";
+    "SELECT fingerprint, status, answer FROM idempotency_keys WHERE owner_id = $1 AND principal = "
+    "$2 AND operation = $3 AND key = $4";
 inline constexpr const char* kIdempotencyStore =
-    "UPDATE idempotency_keys SET status = $5::integer, answer = $6 WHERE org_id = $1 AND principal "
-    "= $2 AND operation = $3 AND key = $4";
+    "UPDATE idempotency_keys SET status = $5::integer, answer = $6 WHERE owner_id = $1 AND "
+    "principal = $2 AND operation = $3 AND key = $4";
 inline constexpr const char* kIdempotencyExpire =
     "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'";
 

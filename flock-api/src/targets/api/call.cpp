@@ -90,7 +90,8 @@ Task<net::Reply> Call::mutate(Work work, After after) {
 
 Task<net::Reply> Call::mutate_in(Scope scope, Work work, After after) {
   const bool dry = validate_only();
-  const std::string key = dry || who.org.empty() ? "" : idempotency_key(request);
+  const bool owned = answers_person() || !who.org.empty();
+  const std::string key = dry || !owned ? "" : idempotency_key(request);
   net::Reply reply;
   bool replayed = false;
   const auto audited = [&](postgres::Transaction& tx) -> Task<std::vector<AuditEvent>> {
@@ -140,17 +141,18 @@ Task<std::optional<net::Reply>> Call::replay(postgres::Transaction& tx,
                                              const std::string& key) const {
   const crypto::SealingKeys& keys = keys_of(context.parts);
   const std::string place = answer_context(key);
+  const bool person = answers_person();
+  const std::string& owner = person ? who.id : org();
+  Params params;
+  params.text(person ? std::nullopt : std::optional(owner));
+  params.text(person ? std::optional(owner) : std::nullopt);
+  params.text(who.key()).text(operation.id).text(key);
+  params.bytes(keys.seal(fingerprint(request), place));
   // Waits for another request with the same key that is still under way.
-  const auto fresh = co_await tx.query(sql::kIdempotencyInsert,
-                                       Params()
-                                           .text(org())
-                                           .text(who.key())
-                                           .text(operation.id)
-                                           .text(key)
-                                           .bytes(keys.seal(fingerprint(request), place)));
+  const auto fresh = co_await tx.query(sql::kIdempotencyInsert, std::move(params));
   if (!fresh.empty()) co_return std::nullopt;
   const auto rows = co_await tx.query(
-      sql::kIdempotencyGet, Params().text(org()).text(who.key()).text(operation.id).text(key));
+      sql::kIdempotencyGet, Params().text(owner).text(who.key()).text(operation.id).text(key));
   const Row* row = rows.first();
   if (row == nullptr || !row->optional_integer("status"))
     throw Error(Code::kConflict, "a request with this Idempotency-Key is under way");
@@ -171,7 +173,7 @@ Task<void> Call::remember(postgres::Transaction& tx, const std::string& key,
   co_await tx.query(
       sql::kIdempotencyStore,
       Params()
-          .text(org())
+          .text(answers_person() ? who.id : org())
           .text(who.key())
           .text(operation.id)
           .text(key)
@@ -179,10 +181,15 @@ Task<void> Call::remember(postgres::Transaction& tx, const std::string& key,
           .bytes(keys_of(context.parts).seal(reply.response.body, answer_context(key))));
 }
 
+bool Call::answers_person() const {
+  return operation.access == Operation::Access::kSignedIn && who.kind == Principal::Kind::kUser;
+}
+
 // The answer may hold a fresh key, and the request's hash would tell a guess of a secret from
 // another: both are stored sealed.
 std::string Call::answer_context(const std::string& key) const {
-  return "org/" + org() + "/answer/" + who.key() + "/" + operation.id + "/" + key;
+  const std::string owner = answers_person() ? "person/" + who.id : "org/" + org();
+  return owner + "/answer/" + who.key() + "/" + operation.id + "/" + key;
 }
 
 net::Reply Call::answer(int status, const bj::object& resource,

@@ -43,7 +43,9 @@ class Call {
   using Work = std::function<Task<Change>(postgres::Transaction&)>;
   using After = std::function<Task<void>()>;
   Task<net::Reply> mutate(Work work, After after = {});
-  // The same for what belongs to no organization yet.
+  // The same in another scope, for what is not of the caller's organization. A person's answer to
+  // an operation that asks for no organization is kept under the person: whether he is in one may
+  // change by it.
   Task<net::Reply> mutate_in(Scope scope, Work work, After after = {});
   bool validate_only() const;
 
@@ -68,6 +70,7 @@ class Call {
   Task<std::optional<net::Reply>> replay(postgres::Transaction& tx, const std::string& key) const;
   Task<void> remember(postgres::Transaction& tx, const std::string& key,
                       const net::Reply& reply) const;
+  bool answers_person() const;
   std::string answer_context(const std::string& key) const;
 };
 
