@@ -159,7 +159,8 @@ Context::Context(Parts p)
       audit(parts.bus),
       registry(http, registry_options(parts.settings, tokens)),
       people(make_verifier(parts)),
-      principals(parts.db, people.get()) {
+      principals(parts.db, people.get()),
+      devices(parts.executor, parts.db, parts.live) {
   if (!parts.settings.mqtt_ca_file.empty())
     broker_ca_ = read_file(parts.settings.mqtt_ca_file).value_or("");
 }
