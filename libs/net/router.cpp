@@ -1,51 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/router.h"
 
-#include <optional>
+#include <algorithm>
 
 namespace flock::net {
 namespace {
 
-// Takes the first segment off `path`; false when there was none left.
-bool next_segment(std::optional<std::string_view>& path, std::string_view& segment) {
-  if (!path) return false;
-  const std::size_t slash = path->find('/');
-  segment = path->substr(0, slash);
-  if (slash == std::string_view::npos)
-    path.reset();
-  else
-    path->remove_prefix(slash + 1);
-  return true;
-}
-
-std::optional<std::string_view> without_slash(std::string_view path) {
+template <class Text>
+std::vector<Text> segments(std::string_view path, Text (*read)(std::string_view)) {
+  std::vector<Text> out;
   if (path.starts_with('/')) path.remove_prefix(1);
-  return path;
+  for (;;) {
+    const std::size_t slash = path.find('/');
+    out.push_back(read(path.substr(0, slash)));
+    if (slash == std::string_view::npos) return out;
+    path.remove_prefix(slash + 1);
+  }
 }
 
-bool is_bound(std::string_view part) { return part.starts_with('{'); }
-
-// How many literal segments matched, or -1. Tried for every route of every request: no copies.
-int match_pattern(std::string_view pattern, const std::vector<std::string>& path) {
-  std::optional<std::string_view> rest = without_slash(pattern);
-  std::string_view part;
+// How many literal segments matched, or -1.
+int match_pattern(std::string_view pattern, const std::vector<std::string>& path,
+                  Parameters& parameters) {
+  const auto parts =
+      segments<std::string_view>(pattern, [](std::string_view part) { return part; });
+  if (parts.size() != path.size()) return -1;
   int literals = 0;
-  for (const std::string& segment : path) {
-    if (!next_segment(rest, part)) return -1;
-    if (is_bound(part) ? segment.empty() : part != segment) return -1;
-    literals += is_bound(part) ? 0 : 1;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].starts_with('{')) {
+      if (path[i].empty()) return -1;
+      parameters.emplace(parts[i].substr(1, parts[i].size() - 2), path[i]);
+    } else if (parts[i] == path[i]) {
+      ++literals;
+    } else {
+      return -1;
+    }
   }
-  return rest ? -1 : literals;
-}
-
-Parameters bind_parameters(std::string_view pattern, const std::vector<std::string>& path) {
-  Parameters parameters;
-  std::optional<std::string_view> rest = without_slash(pattern);
-  std::string_view part;
-  for (std::size_t i = 0; next_segment(rest, part); ++i) {
-    if (is_bound(part)) parameters.emplace(part.substr(1, part.size() - 2), path[i]);
-  }
-  return parameters;
+  return literals;
 }
 
 }  // namespace
@@ -58,22 +48,18 @@ Router::Match Router::match(std::string_view method, std::string_view path) cons
   Match best;
   int best_literals = -1;
   // Decoded after the split: "a%2Fb" is one segment (RFC 3986, 2.2).
-  std::vector<std::string> wanted;
-  std::string_view segment;
-  for (auto rest = without_slash(path); next_segment(rest, segment);)
-    wanted.push_back(percent_decode(segment));
+  const auto wanted = segments<std::string>(path, percent_decode);
   for (const Route& route : routes_) {
-    const int literals = match_pattern(route.pattern, wanted);
+    Parameters parameters;
+    const int literals = match_pattern(route.pattern, wanted, parameters);
     if (literals < 0) continue;
     best.allowed.push_back(route.method);
     if (route.method != method || literals <= best_literals) continue;
     best_literals = literals;
     best.route = &route;
+    best.parameters = std::move(parameters);
   }
-  if (best.route != nullptr) {
-    best.allowed.clear();
-    best.parameters = bind_parameters(best.route->pattern, wanted);
-  }
+  if (best.route != nullptr) best.allowed.clear();
   return best;
 }
 

@@ -33,10 +33,6 @@ inline constexpr const char* kDeviceForToken =
 inline constexpr const char* kDeviceGet =
     FLOCK_DEVICE_COLUMNS " FROM devices d" FLOCK_DEVICE_JOINS
                          "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.id = $2::uuid";
-// Those that are there, in no order.
-inline constexpr const char* kDevicesGet = FLOCK_DEVICE_COLUMNS
-    " FROM devices d" FLOCK_DEVICE_JOINS
-    "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.id = ANY($2::uuid[])";
 inline constexpr const char* kDeviceByName = FLOCK_DEVICE_COLUMNS
     " FROM devices d" FLOCK_DEVICE_JOINS
     "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.name = $2 ORDER BY d.id LIMIT 2";

@@ -3,7 +3,7 @@
 
 #include <unordered_map>
 
-#include "stores/postgres/device_statements.h"
+#include "stores/postgres/device_read_statements.h"
 
 namespace flock::targets::api {
 namespace {

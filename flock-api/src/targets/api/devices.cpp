@@ -74,16 +74,20 @@ const char* state_of(const Row& row) {
 }
 
 bj::object device_json(const Row& row, const std::optional<std::string>& live) {
-  bj::object out{{"id", row.text("id")},
-                 {"name", row.text("name")},
-                 {"state", state_of(row)},
-                 {"fleet",
-                  {{"id", row.text("fleet_id")},
-                   {"slug", row.text("fleet_slug")},
-                   {"name", row.text("fleet_name")}}},
-                 {"labels", json::parse(row.text("labels"))},
-                 {"attributes", json::parse(row.text("attributes"))},
-                 {"hardware", json::parse(row.text("hardware"))}};
+  // One block for the whole tree, freed at once.
+  const bj::storage_ptr memory = bj::make_shared_resource<bj::monotonic_resource>(2048);
+  const auto stored = [&](const char* column) { return bj::parse(row.text(column), memory); };
+  bj::object out({{"id", row.text("id")},
+                  {"name", row.text("name")},
+                  {"state", state_of(row)},
+                  {"fleet",
+                   {{"id", row.text("fleet_id")},
+                    {"slug", row.text("fleet_slug")},
+                    {"name", row.text("fleet_name")}}},
+                  {"labels", stored("labels")},
+                  {"attributes", stored("attributes")},
+                  {"hardware", stored("hardware")}},
+                 memory);
   if (!row.text("notes").empty()) out["notes"] = row.text("notes");
   set_time(out, "registered_at", row.time("registered_at"));
   set_time(out, "last_seen_at", row.optional_time("last_seen_at"));
