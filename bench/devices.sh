@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # Lists of a million devices: Flock's database layer against libpq, near pages against far ones, and the API over HTTP under 64
 # connections; single devices beside the bare HTTP server, and what each process spends on one. FLOCK_BENCH_DEVICES=N for another
-# number. Everything is private and goes at the end.
+# number, of 50,000 at least: a page of one label in a thousand must be full. Everything is private and goes at the end.
 set -euo pipefail
 . "$(dirname "$0")/../scripts/lib.sh"
 build=${1:-$root/build/release}
+count=${FLOCK_BENCH_DEVICES:-1000000}
+unset FLOCK_BENCH_DEVICES   # flock-api does not start with a FLOCK_ variable that it does not know
+[ "$count" -ge 50000 ] || die "$count devices do not fill the pages" "set FLOCK_BENCH_DEVICES to 50000 or more"
 dir=$(mktemp -d)
 mkfifo "$dir/stdin"
 page= bare=
 trap 'exec 3>&-; kill $bare 2>/dev/null; wait 2>/dev/null; rm -rf "$dir"' EXIT
-"$build/bench/bench_devices_page" "$build/flock-api/flock-api" "${FLOCK_BENCH_DEVICES:-1000000}" <"$dir/stdin" >"$dir/out" & page=$!
+"$build/bench/bench_devices_page" "$build/flock-api/flock-api" "$count" <"$dir/stdin" >"$dir/out" & page=$!
 exec 3>"$dir/stdin"
 ready_or_dead() { grep -q ^READY "$dir/out" || ! kill -0 "$page"; }
 wait_for 3600 "a million devices" ready_or_dead
@@ -20,11 +23,11 @@ read -r _ api url key < <(grep ^READY "$dir/out")
 wait_for 10 server test -s "$dir/port"
 hello="http://127.0.0.1:$(cat "$dir/port")"
 
-# ticks PID...: of processor time so far.
-ticks() { cat "${@/%//stat}" | awk '{n += $14 + $15} END {print n + 0}'; }
+# ticks /proc/PID...: of processor time so far; one that ended meanwhile counts no more.
+ticks() { { cat "${@/%//stat}" 2>/dev/null || true; } | awk '{n += $14 + $15} END {print n + 0}'; }
 stat_of() { local pid; for pid in "$@"; do echo "/proc/$pid"; done; }
 # processes NAME: what bench_devices_page started by that name, and their children: PostgreSQL's are its connections.
-processes() { local at; for at in $(pgrep -P "$page" "$1"); do echo "$at"; pgrep -P "$at"; done; }
+processes() { local at; for at in $(pgrep -P "$page" "$@"); do echo "$at"; pgrep -P "$at"; done; }
 # spent: processor time of API, PostgreSQL, Valkey and the bare server, in microseconds.
 spent() {
   local hz at line=

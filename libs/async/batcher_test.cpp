@@ -16,9 +16,9 @@ using Doubler = Batcher<int, int>;
 
 // Doubles numbers, each round trip when `open` says so.
 struct Server {
-  explicit Server(Executor executor) : open(executor), batcher(executor, 3, [this](auto numbers) {
-    return answer(std::move(numbers));
-  }) {}
+  explicit Server(Executor executor)
+      : open(executor),
+        batcher(executor, 3, [this](auto numbers) { return answer(std::move(numbers)); }) {}
 
   Task<std::vector<int>> answer(std::vector<const int*> numbers) {
     rounds.push_back(numbers.size());

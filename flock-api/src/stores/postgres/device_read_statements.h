@@ -7,8 +7,8 @@
 namespace flock::postgres::sql {
 
 // Those that are there, in no order.
-inline constexpr const char* kDevicesGet = FLOCK_DEVICE_COLUMNS
-    " FROM devices d" FLOCK_DEVICE_JOINS
-    "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.id = ANY($2::uuid[])";
+inline constexpr const char* kDevicesGet =
+    FLOCK_DEVICE_COLUMNS " FROM devices d" FLOCK_DEVICE_JOINS
+                         "WHERE d.org_id = $1 AND d.removed_at IS NULL AND d.id = ANY($2::uuid[])";
 
 }  // namespace flock::postgres::sql

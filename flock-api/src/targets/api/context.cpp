@@ -227,8 +227,7 @@ Task<net::Reply> Context::handle(net::Request request) {
     throw Error(Code::kNotFound, "there is no such path")
         .with("path", request.path())
         .hint("GET /v1/openapi.json lists them all");
-  co_return co_await match.route->handler(std::move(request),
-                                             std::move(match.parameters));
+  co_return co_await match.route->handler(std::move(request), std::move(match.parameters));
 }
 
 std::string request_id(const net::Request& request) {
