@@ -251,7 +251,13 @@ int main(int argc, char** argv) {
        "--api.listen=" + address, "--public_url=http://" + address, "--api.rate_limit=0",
        "--log.level=warn", "--admin.listen=127.0.0.1:" + std::to_string(testing::free_port())},
       bench.dir.file("log"));
-  testing::wait_until("flock-api listens", [&] { return testing::port_open(port); }, 60);
+  const auto listens_or_ended = [&] { return testing::port_open(port) || !api.running(); };
+  testing::wait_until("flock-api listens", listens_or_ended, 300);
+  if (!api.running()) {
+    std::fprintf(stderr, "flock-api ended; its log:\n%s",
+                 read_file(bench.dir.file("log")).value_or("").c_str());
+    return 1;
+  }
   std::printf("READY %d http://%s %s\n", api.pid(), address.c_str(), bench.key.c_str());
   std::fflush(stdout);
   std::string end;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/io_context.hpp>
@@ -64,10 +65,11 @@ Task<void> sleep_for(Duration duration) {
   asio::steady_timer timer(co_await asio::this_coro::executor);
   timer.expires_at(point_after(duration));
   try {
-    co_await timer.async_wait(asio::use_awaitable);
-  } catch (const boost::system::system_error&) {
-    throw cancelled();
+    const auto [error] = co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+    if (!error) co_return;
+  } catch (const boost::system::system_error&) {  // cancelled before it could wait
   }
+  throw cancelled();
 }
 
 Task<void> yield_now() {
@@ -265,11 +267,12 @@ Task<bool> Event::wait_for(Duration limit) {
   if (impl->set) co_return true;
   const auto waiter = impl->waiters.emplace(impl->waiters.end(), impl->executor);
   waiter->expires_at(point_after(limit));
+  // Every wake-up is an aborted wait of a timer: as a value, for exceptions cost microseconds.
   bool expired = false;
   try {
-    co_await waiter->async_wait(asio::use_awaitable);
-    expired = true;
-  } catch (const boost::system::system_error&) {
+    const auto [error] = co_await waiter->async_wait(asio::as_tuple(asio::use_awaitable));
+    expired = !error;
+  } catch (const boost::system::system_error&) {  // cancelled before it could wait
   }
   impl->waiters.erase(waiter);
   const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;

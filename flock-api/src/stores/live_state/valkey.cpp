@@ -3,8 +3,8 @@
 // event loop are not needed.
 #include <hiredis/hiredis.h>
 
+#include "async/batcher.h"
 #include "async/deadline.h"
-#include "async/event.h"
 #include "base/error.h"
 #include "net/stream.h"
 #include "stores/live_state/live_state.h"
@@ -22,6 +22,7 @@ using ReplyPtr = std::unique_ptr<redisReply, ReplyFree>;
 using ReaderPtr = std::unique_ptr<redisReader, ReaderFree>;
 
 constexpr Duration kTime{5000};
+constexpr std::size_t kMostTogether = 256;
 
 // Kept only when newer; atomic in the server. KEYS[1] the device's hash, ARGV seq and value.
 constexpr const char* kPutNewer =
@@ -51,31 +52,30 @@ std::string key_of(const DeviceId& device) { return "dev:{" + device.text() + "}
 class ValkeyLiveState final : public LiveState {
  public:
   ValkeyLiveState(Executor executor, std::string address, std::string password)
-      : executor_(executor),
-        address_(std::move(address)),
+      : address_(std::move(address)),
         password_(std::move(password)),
-        free_(executor) {
-    free_.set();
-  }
+        batcher_(std::move(executor), kMostTogether, [this](std::vector<const Batch*> batches) {
+          return run_all(std::move(batches));
+        }) {}
 
   Task<std::vector<bool>> put_reported(std::vector<Report> reports) override {
-    std::vector<std::vector<std::string>> commands;
+    Batch batch;
     for (const Report& report : reports) {
-      commands.push_back({"EVAL", kPutNewer, "1", key_of(report.device), std::to_string(report.seq),
-                          report.value});
+      batch.add({"EVAL", kPutNewer, "1", key_of(report.device), std::to_string(report.seq),
+                 report.value});
     }
     std::vector<bool> kept;
-    for (const ReplyPtr& reply : co_await run(std::move(commands)))
+    for (const ReplyPtr& reply : co_await run(std::move(batch)))
       kept.push_back(reply->type == REDIS_REPLY_INTEGER && reply->integer == 1);
     co_return kept;
   }
 
   Task<std::vector<std::optional<std::string>>> get_reported(
       std::vector<DeviceId> devices) override {
-    std::vector<std::vector<std::string>> commands;
-    for (const DeviceId& device : devices) commands.push_back({"HGET", key_of(device), "value"});
+    Batch batch;
+    for (const DeviceId& device : devices) batch.add({"HGET", key_of(device), "value"});
     std::vector<std::optional<std::string>> values;
-    for (const ReplyPtr& reply : co_await run(std::move(commands))) {
+    for (const ReplyPtr& reply : co_await run(std::move(batch))) {
       values.push_back(reply->type == REDIS_REPLY_STRING
                            ? std::optional(std::string(reply->str, reply->len))
                            : std::nullopt);
@@ -84,38 +84,70 @@ class ValkeyLiveState final : public LiveState {
   }
 
   Task<void> ping() override {
-    std::vector<std::vector<std::string>> commands{{"PING"}};
-    co_await run(std::move(commands));
+    Batch batch;
+    batch.add({"PING"});
+    co_await run(std::move(batch));
   }
 
  private:
-  Task<std::vector<ReplyPtr>> run(std::vector<std::vector<std::string>> commands) {
-    if (commands.empty()) co_return std::vector<ReplyPtr>();
-    // One batch at a time on the connection.
-    while (!free_.is_set()) co_await free_.wait();
-    free_.reset();
+  using Replies = std::vector<ReplyPtr>;
+  // What one caller sends.
+  struct Batch {
+    std::string text;
+    std::size_t commands = 0;
+    void add(const std::vector<std::string>& words) {
+      text += format(words);
+      ++commands;
+    }
+  };
+
+  Task<Replies> run(Batch batch) {
+    if (batch.commands == 0) co_return Replies();
+    Replies replies = co_await batcher_.ask("", std::move(batch));
+    for (const ReplyPtr& reply : replies) {
+      if (reply->type == REDIS_REPLY_ERROR)
+        throw Error(Code::kInternal, "Valkey: " + std::string(reply->str, reply->len));
+    }
+    co_return replies;
+  }
+
+  // Everybody's batches in one round trip.
+  Task<std::vector<Replies>> run_all(std::vector<const Batch*> batches) {
+    std::string text;
+    std::size_t count = 0;
+    for (const Batch* batch : batches) {
+      text += batch->text;
+      count += batch->commands;
+    }
+    Replies replies = co_await ask(std::move(text), count);
+    auto at = std::make_move_iterator(replies.begin());
+    std::vector<Replies> out;
+    for (const Batch* batch : batches) {
+      const auto end = at + static_cast<std::ptrdiff_t>(batch->commands);
+      out.emplace_back(at, end);
+      at = end;
+    }
+    co_return out;
+  }
+
+  Task<Replies> ask(std::string text, std::size_t count) {
     std::exception_ptr failure;
-    std::vector<ReplyPtr> replies;
     try {
-      Task<std::vector<ReplyPtr>> exchanging = exchange(std::move(commands));
-      replies = co_await with_deadline(std::move(exchanging), kTime, "asking Valkey");
+      Task<Replies> exchanging = exchange(std::move(text), count);
+      co_return co_await with_deadline(std::move(exchanging), kTime, "asking Valkey");
     } catch (...) {
       failure = std::current_exception();
       stream_.reset();
     }
-    free_.set();
-    if (!failure) co_return replies;
     try {
       std::rethrow_exception(failure);
     } catch (const Error& error) {
-      if (error.code() == Code::kCancelled || error.code() == Code::kInternal) throw;
+      if (error.code() == Code::kCancelled) throw;
       throw Error(Code::kUnavailable, "live state: " + error.message()).with("address", address_);
     }
   }
 
-  Task<std::vector<ReplyPtr>> exchange(std::vector<std::vector<std::string>> commands) {
-    std::string text;
-    for (const auto& command : commands) text += format(command);
+  Task<Replies> exchange(std::string text, std::size_t count) {
     for (bool fresh = false;; fresh = true) {
       if (!stream_) {
         fresh = true;
@@ -124,7 +156,7 @@ class ValkeyLiveState final : public LiveState {
       bool stale = false;
       try {
         co_await stream_->write(text);
-        co_return co_await read(commands.size());
+        co_return co_await read(count);
       } catch (const Error& error) {
         // The server was restarted since the last batch. All commands here are idempotent.
         stale = !fresh && error.code() == Code::kUnavailable;
@@ -144,11 +176,14 @@ class ValkeyLiveState final : public LiveState {
     if (password_.empty()) co_return;
     const std::string text = format({"AUTH", password_});
     co_await stream_->write(text);
-    co_await read(1);
+    const Replies replies = co_await read(1);
+    const redisReply& reply = *replies.front();
+    if (reply.type == REDIS_REPLY_ERROR)
+      throw Error(Code::kUnavailable, "Valkey: " + std::string(reply.str, reply.len));
   }
 
-  Task<std::vector<ReplyPtr>> read(std::size_t count) {
-    std::vector<ReplyPtr> replies;
+  Task<Replies> read(std::size_t count) {
+    Replies replies;
     char block[16 * 1024];
     while (replies.size() < count) {
       void* raw = nullptr;
@@ -162,19 +197,17 @@ class ValkeyLiveState final : public LiveState {
       }
       replies.emplace_back(static_cast<redisReply*>(raw));
       const redisReply& reply = *replies.back();
-      if (reply.type == REDIS_REPLY_ERROR) {
-        const std::string reason(reply.str, reply.len);
-        // LOADING, READONLY, CLUSTERDOWN, ...: the server is there but cannot serve yet.
-        throw Error(reason.starts_with("ERR") ? Code::kInternal : Code::kUnavailable,
-                    "Valkey: " + reason);
-      }
+      // LOADING, READONLY, CLUSTERDOWN, ...: the server is there but can serve nobody yet. What
+      // begins with ERR is the one command's fault.
+      const std::string_view reason(reply.str ? reply.str : "", reply.str ? reply.len : 0);
+      if (reply.type == REDIS_REPLY_ERROR && !reason.starts_with("ERR"))
+        throw Error(Code::kUnavailable, "Valkey: " + std::string(reason));
     }
     co_return replies;
   }
 
-  Executor executor_;
   std::string address_, password_;
-  Event free_;
+  Batcher<Batch, Replies> batcher_;
   net::StreamPtr stream_;
   ReaderPtr reader_;
 };

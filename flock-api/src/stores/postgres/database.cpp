@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stores/postgres/database.h"
 
+#include <deque>
+
 #include "async/backoff.h"
 #include "async/deadline.h"
 #include "async/event.h"
@@ -39,7 +41,7 @@ bool worth_retrying(const Error& error) {
 struct Database::Impl {
   using ConnectionPtr = std::unique_ptr<Connection>;
 
-  Impl(Executor e, Options o) : executor(e), options(std::move(o)), returned(e) {}
+  Impl(Executor e, Options o) : executor(std::move(e)), options(std::move(o)) {}
 
   Task<ConnectionPtr> open() {
     Task<ConnectionPtr> opening = Connection::open(options);
@@ -48,12 +50,7 @@ struct Database::Impl {
   }
 
   Task<ConnectionPtr> take() {
-    while (idle.empty() && in_use >= options.pool_size) {
-      returned.reset();
-      if (!co_await returned.wait_for(options.statement_time))
-        throw Error(Code::kUnavailable, "no database connection became free in time");
-    }
-    ++in_use;
+    co_await take_place();
     if (!idle.empty()) {
       ConnectionPtr connection = std::move(idle.back());
       idle.pop_back();
@@ -65,26 +62,64 @@ struct Database::Impl {
     } catch (...) {
       failure = std::current_exception();
     }
-    --in_use;
-    returned.set();
+    free_place();
     std::rethrow_exception(failure);
   }
 
   void give_back(ConnectionPtr connection) {
-    --in_use;
     if (connection->broken()) {
       idle.clear();  // the server went: the others are as dead
     } else {
       idle.push_back(std::move(connection));
     }
-    returned.set();
+    free_place();
+  }
+
+  // Who came first is served first: under load nobody waits much longer than the others.
+  struct Waiter {
+    explicit Waiter(Executor e) : woken(std::move(e)) {}
+    Event woken;
+    bool has_place = false;
+  };
+
+  Task<void> take_place() {
+    if (in_use < options.pool_size) {
+      ++in_use;
+      co_return;
+    }
+    const auto me = std::make_shared<Waiter>(executor);
+    waiting.push_back(me);
+    std::exception_ptr failure;
+    try {
+      co_await me->woken.wait_for(options.statement_time);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    if (me->has_place && !failure) co_return;
+    if (me->has_place)
+      free_place();
+    else
+      std::erase(waiting, me);
+    if (failure) std::rethrow_exception(failure);
+    throw Error(Code::kUnavailable, "no database connection became free in time");
+  }
+
+  void free_place() {
+    if (waiting.empty()) {
+      --in_use;
+      return;
+    }
+    const auto next = std::move(waiting.front());
+    waiting.pop_front();
+    next->has_place = true;
+    next->woken.set();
   }
 
   Executor executor;
   Options options;
   std::vector<ConnectionPtr> idle;
-  std::int64_t in_use = 0;
-  Event returned;
+  std::int64_t in_use = 0;  // places of the pool
+  std::deque<std::shared_ptr<Waiter>> waiting;
 };
 
 Database::Database(Executor executor, Options options)

@@ -18,7 +18,10 @@ std::string etag_of(const bj::object& resource, std::span<const std::string_view
     if (std::find(passing.begin(), passing.end(), std::string_view(member.key())) != passing.end())
       continue;
     stable += member.key();
-    stable += bj::serialize(member.value());
+    if (const bj::string* text = member.value().if_string())
+      json::append_quoted(stable, *text);
+    else
+      stable += bj::serialize(member.value());
   }
   return '"' + to_hex(crypto::sha256(stable)).substr(0, 16) + '"';
 }
@@ -202,8 +205,12 @@ net::Reply Call::answer(int status, const bj::object& resource,
     reply.response.headers.add("ETag", tag);
     return reply;
   }
-  net::Reply reply = json_reply(status, resource);
+  net::Reply reply;
+  reply.response.status = status;
+  reply.response.headers.add("Content-Type", "application/json");
+  reply.response.headers.add("Cache-Control", "no-store");
   reply.response.headers.add("ETag", tag);
+  reply.response.body = bj::serialize(resource);  // not by json_reply(), which would copy it
   return reply;
 }
 

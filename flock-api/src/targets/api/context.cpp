@@ -85,6 +85,7 @@ int status_of(const Error& error) {
 
 bool is_utf8(std::string_view text) {
   // append_quoted() turns exactly what is not UTF-8 into U+FFFD.
+  if (std::all_of(text.begin(), text.end(), [](char c) { return c >= 0; })) return true;
   static constexpr std::string_view kReplacement = "\xef\xbf\xbd";
   std::string quoted;
   json::append_quoted(quoted, text);
@@ -163,7 +164,8 @@ Context::Context(Parts p)
       audit(parts.bus),
       registry(http, registry_options(parts.settings, tokens)),
       people(make_verifier(parts)),
-      principals(parts.db, people.get()) {
+      principals(parts.db, people.get()),
+      devices(parts.executor, parts.db, parts.live) {
   if (!parts.settings.mqtt_ca_file.empty())
     broker_ca_ = read_file(parts.settings.mqtt_ca_file).value_or("");
 }
@@ -226,7 +228,7 @@ Task<net::Reply> Context::handle(net::Request request) {
     check_text(key, "the query");
     check_text(value, "the query");
   }
-  const net::Router::Match match = router.match(request.method, request.raw_path());
+  net::Router::Match match = router.match(request.method, request.raw_path());
   if (match.route == nullptr && !match.allowed.empty()) {
     net::Reply reply;
     std::string allowed;
@@ -242,7 +244,7 @@ Task<net::Reply> Context::handle(net::Request request) {
     throw Error(Code::kNotFound, "there is no such path")
         .with("path", request.path())
         .hint("GET /v1/openapi.json lists them all");
-  co_return co_await match.route->handler(std::move(request), match.parameters);
+  co_return co_await match.route->handler(std::move(request), std::move(match.parameters));
 }
 
 std::string request_id(const net::Request& request) {

@@ -20,6 +20,7 @@
 #include "services/credentials.h"
 #include "stores/identity/oidc.h"
 #include "stores/postgres/statements.h"
+#include "targets/api/device_reads.h"
 #include "targets/api/fields.h"
 #include "targets/api/principal.h"
 #include "targets/target.h"
@@ -83,6 +84,7 @@ class Context {
   oci::RegistryClient registry;
   std::unique_ptr<identity::OidcVerifier> people;  // null: no identity provider
   Principals principals;
+  DeviceReads devices;
 
  private:
   Task<net::Reply> serve(const Operation& operation, const Route& route, net::Request request,

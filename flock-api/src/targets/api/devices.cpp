@@ -74,16 +74,20 @@ const char* state_of(const Row& row) {
 }
 
 bj::object device_json(const Row& row, const std::optional<std::string>& live) {
-  bj::object out{{"id", row.text("id")},
-                 {"name", row.text("name")},
-                 {"state", state_of(row)},
-                 {"fleet",
-                  {{"id", row.text("fleet_id")},
-                   {"slug", row.text("fleet_slug")},
-                   {"name", row.text("fleet_name")}}},
-                 {"labels", json::parse(row.text("labels"))},
-                 {"attributes", json::parse(row.text("attributes"))},
-                 {"hardware", json::parse(row.text("hardware"))}};
+  // One block for the whole tree, freed at once.
+  const bj::storage_ptr memory = bj::make_shared_resource<bj::monotonic_resource>(2048);
+  const auto stored = [&](const char* column) { return bj::parse(row.text(column), memory); };
+  bj::object out({{"id", row.text("id")},
+                  {"name", row.text("name")},
+                  {"state", state_of(row)},
+                  {"fleet",
+                   {{"id", row.text("fleet_id")},
+                    {"slug", row.text("fleet_slug")},
+                    {"name", row.text("fleet_name")}}},
+                  {"labels", stored("labels")},
+                  {"attributes", stored("attributes")},
+                  {"hardware", stored("hardware")}},
+                 memory);
   if (!row.text("notes").empty()) out["notes"] = row.text("notes");
   set_time(out, "registered_at", row.time("registered_at"));
   set_time(out, "last_seen_at", row.optional_time("last_seen_at"));
@@ -111,11 +115,7 @@ Error no_such_device(const std::string& id) {
 // An id is looked for first, so that a device's name cannot hide another one. A name that two
 // devices carry is a conflict, not a guess.
 using Query = std::function<Task<postgres::Rows>(const char*, Params)>;
-Task<postgres::Rows> look_for(Query query, std::string org, std::string id) {
-  if (is_uuid(id)) {
-    auto found = co_await query(sql::kDeviceGet, Params().text(org).text(id));
-    if (!found.empty()) co_return found;
-  }
+Task<postgres::Rows> look_for_name(Query query, std::string org, std::string id) {
   auto found = co_await query(sql::kDeviceByName, Params().text(org).text(id));
   if (found.empty()) throw no_such_device(id);
   if (found.rows.size() > 1)
@@ -123,6 +123,13 @@ Task<postgres::Rows> look_for(Query query, std::string org, std::string id) {
         .with("device", id)
         .hint("name it by its id");
   co_return found;
+}
+Task<postgres::Rows> look_for(Query query, std::string org, std::string id) {
+  if (is_uuid(id)) {
+    auto found = co_await query(sql::kDeviceGet, Params().text(org).text(id));
+    if (!found.empty()) co_return found;
+  }
+  co_return co_await look_for_name(query, org, id);
 }
 
 // "" when it is good.
@@ -150,11 +157,15 @@ Task<bj::array> devices_json(Context& c, const postgres::Rows& rows) {
 }
 
 Task<bj::object> find_device(Call& call, std::string id) {
+  if (is_uuid(id)) {
+    const auto found = co_await call.context.devices.find(call.scope(), id);
+    if (found) co_return device_json(found->row, found->live);
+  }
   const auto query = [&](const char* statement, Params params) {
     return call.query(statement, std::move(params));
   };
   const bj::array items =
-      co_await devices_json(call.context, co_await look_for(query, call.org(), id));
+      co_await devices_json(call.context, co_await look_for_name(query, call.org(), id));
   co_return items.at(0).as_object();
 }
 
