@@ -123,7 +123,8 @@ TEST(Json, NamesThePlaceAndKeepsTheLimits) {
   EXPECT_TRUE(json::is_utf8("a\xc3\xa4\xf0\x9f\x98\x80"));
   for (const char* bad : {"\xff", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "a\xc3"})
     EXPECT_FALSE(json::is_utf8(bad));
-  for (const char* bad : {"", "{", "{}x", "\"\\ud800\"", "\"\xff\"", "01", "nul"})
+  for (const char* bad :
+       {"", "{", "{}x", "\"\\ud800\"", "\"\xff\"", "01", "nul", "[1e999]", R"({"a":-1e999})"})
     EXPECT_EQ(code_of([&] { json::parse(bad); }), Code::kInvalidArgument) << bad;
   std::string quoted;
   json::append_quoted(quoted, "a\"\n\x01\xff\xc3\xa4");
@@ -132,7 +133,7 @@ TEST(Json, NamesThePlaceAndKeepsTheLimits) {
 
 TEST(JsonReader, FindsEveryFaultAtOnce) {
   const auto value =
-      json::parse(R"({"name":"","count":"x","list":[1],"extra":1,"deep":{"odd":true}})");
+      json::parse(R"({"name":"","count":"x","list":[1,"a\u0000"],"extra":1,"deep":{"odd":true}})");
   json::Reader in(value);
   in.string("name");
   in.integer("count", {.min = 1, .max = 5});
@@ -147,7 +148,7 @@ TEST(JsonReader, FindsEveryFaultAtOnce) {
   } catch (const Error& error) {
     std::string places;
     for (const Problem& problem : error.problems()) places += problem.pointer + " ";
-    EXPECT_EQ(places, "/name /count /missing /list/0 /deep/odd /extra ");
+    EXPECT_EQ(places, "/name /count /missing /list/0 /list/1 /deep/odd /extra ");
   }
 }
 

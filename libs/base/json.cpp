@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cmath>
 #include <limits>
 
 namespace flock::json {
@@ -53,6 +54,17 @@ std::size_t utf8_length(std::string_view text) {
   return 0;
 }
 
+// A number beyond a double became infinity, which nothing can write as JSON again.
+bool has_infinity(const bj::value& value) {
+  if (const double* number = value.if_double()) return std::isinf(*number);
+  if (const bj::array* items = value.if_array())
+    return std::any_of(items->begin(), items->end(), has_infinity);
+  const bj::object* object = value.if_object();
+  return object != nullptr && std::any_of(object->begin(), object->end(), [](const auto& member) {
+           return has_infinity(member.value());
+         });
+}
+
 }  // namespace
 
 bj::value parse(std::string_view text, Limits limits) {
@@ -77,7 +89,10 @@ bj::value parse(std::string_view text, Limits limits) {
     throw Error(Code::kInvalidArgument, "not valid JSON: " + error.message())
         .with("at", place(text, consumed));
   }
-  return parser.release();
+  bj::value out = parser.release();
+  if (has_infinity(out))
+    throw Error(Code::kInvalidArgument, "not valid JSON: a number is too large");
+  return out;
 }
 
 std::string serialize(const bj::value& value) { return bj::serialize(value); }
@@ -226,10 +241,11 @@ std::vector<std::string> Reader::optional_strings(std::string_view key, std::siz
   }
   for (std::size_t i = 0; i < array->size(); ++i) {
     const bj::string* item = (*array)[i].if_string();
-    if (item == nullptr || item->size() < limits.min || item->size() > limits.max) {
+    if (item == nullptr || item->size() < limits.min || item->size() > limits.max ||
+        item->find('\0') != bj::string::npos) {
       problems_->push_back({pointer(key) + "/" + std::to_string(i), "wrong_type",
                             "must be a string of " + std::to_string(limits.min) + " to " +
-                                std::to_string(limits.max) + " bytes"});
+                                std::to_string(limits.max) + " bytes without NUL"});
       continue;
     }
     out.emplace_back(*item);

@@ -106,8 +106,6 @@ class Api {
 };
 
 std::string text(const bj::value& value, const char* key);
-// What in `value` is not as `schema` (by name) says; empty when all is well.
-std::vector<std::string> schema_faults(const std::string& schema, const bj::value& value);
 
 // Claims of an assertion that is valid now; tests change what they want to see refused.
 bj::object assertion_claims(const std::string& subject);

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <filesystem>
 
 #include "async/loop.h"
@@ -13,10 +12,9 @@
 #include "base/json.h"
 #include "base/random.h"
 #include "crypto/jwt.h"
-#include "net/router.h"
 #include "services/credentials.h"
 #include "stores/postgres/statements.h"
-#include "targets/api/openapi.h"
+#include "targets/itest_document.h"
 #include "targets/itest_stack.h"
 #include "testing/servers.h"
 
@@ -248,154 +246,6 @@ Task<std::string> Backend::put_release(std::string api_key, std::string version,
   co_return id;
 }
 
-// --- The document
-// ---------------------------------------------------------------------------------
-
-namespace {
-
-const bj::value& document() {
-  static const bj::value value = json::parse(api::openapi_json());
-  return value;
-}
-
-const bj::value& resolve(const bj::value& value) {
-  const bj::value* target = value.as_object().if_contains("$ref");
-  if (target == nullptr) return value;
-  const std::string reference(target->as_string());
-  return resolve(document().at_pointer(reference.substr(1)));
-}
-
-bool is_type(const bj::value& value, std::string_view type) {
-  if (type == "string") return value.is_string();
-  if (type == "integer") return value.is_int64() || value.is_uint64();
-  if (type == "number") return value.is_number();
-  if (type == "boolean") return value.is_bool();
-  if (type == "array") return value.is_array();
-  return type == "object" && value.is_object();
-}
-
-bool is_format(const std::string& text, std::string_view format) {
-  if (format == "uuid") return is_uuid(text);
-  if (format != "date-time") return true;
-  try {
-    parse_rfc3339(text);
-    return text.ends_with('Z');
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-// The part of JSON Schema that the document uses. A property that it does not name is a fault: the
-// document is meant to be whole.
-void check(const bj::value& named, const bj::value& value, const std::string& at,
-           std::vector<std::string>& faults) {
-  const bj::object& schema = resolve(named).as_object();
-  if (!schema.contains("type")) return;  // any JSON
-  if (const bj::value* type = schema.if_contains("type");
-      type && !is_type(value, std::string_view(type->as_string()))) {
-    faults.push_back(at + " is no " + std::string(type->as_string()));
-    return;
-  }
-  if (const bj::value* allowed = schema.if_contains("enum")) {
-    const bj::array& list = allowed->as_array();
-    if (std::find(list.begin(), list.end(), value) == list.end())
-      faults.push_back(at + " is not one of the enum: " + bj::serialize(value));
-  }
-  if (const bj::value* format = schema.if_contains("format");
-      format && !is_format(std::string(value.as_string()), std::string_view(format->as_string())))
-    faults.push_back(at + " is no " + std::string(format->as_string()));
-  if (const bj::array* items = value.if_array()) {
-    for (std::size_t i = 0; i < items->size(); ++i)
-      check(schema.at("items"), (*items)[i], at + "/" + std::to_string(i), faults);
-  }
-  if (!value.is_object()) return;
-  if (const bj::value* required = schema.if_contains("required")) {
-    for (const bj::value& key : required->as_array()) {
-      if (!value.as_object().contains(key.as_string()))
-        faults.push_back(at + "/" + std::string(key.as_string()) + " is missing");
-    }
-  }
-  const bj::value* properties = schema.if_contains("properties");
-  const bj::value* others = schema.if_contains("additionalProperties");
-  for (const auto& item : value.as_object()) {
-    const bj::value* known = properties ? properties->as_object().if_contains(item.key()) : nullptr;
-    if (known == nullptr && others != nullptr && others->is_object()) known = others;
-    const std::string place = at + "/" + std::string(item.key());
-    if (known != nullptr)
-      check(*known, item.value(), place, faults);
-    else if (others == nullptr)
-      faults.push_back(place + " is not in the document");
-  }
-}
-
-Task<net::Reply> nothing(net::Request, net::Parameters) { co_return net::Reply(); }
-
-const net::Router& documented_routes() {
-  static const net::Router router = [] {
-    net::Router out;
-    for (const auto& path : document().at("paths").as_object()) {
-      for (const auto& operation : path.value().as_object()) {
-        std::string method(operation.key());
-        std::transform(method.begin(), method.end(), method.begin(), ::toupper);
-        out.add(method, std::string(path.key()), nothing);
-      }
-    }
-    return out;
-  }();
-  return router;
-}
-
-void check_answer(const std::string& method, const std::string& target,
-                  const net::Response& response) {
-  const std::string place = method + " " + target + " " + std::to_string(response.status);
-  const auto match = documented_routes().match(method, target.substr(0, target.find('?')));
-  std::string type(response.headers.get("Content-Type").value_or(""));
-  const bj::value* media = nullptr;
-  bj::value failure_media;
-  if (match.route != nullptr) {
-    std::string lower = method;
-    std::transform(lower.begin(), lower.end(), lower.begin(), ::tolower);
-    const bj::object& operation =
-        document().at("paths").at(match.route->pattern).at(lower).as_object();
-    const bj::object& responses = operation.at("responses").as_object();
-    const bj::value* by_status = responses.if_contains(std::to_string(response.status));
-    if (by_status != nullptr)
-      Api::answered().insert(std::string(operation.at("operationId").as_string()));
-    if (by_status == nullptr && response.status < 400) {
-      ADD_FAILURE() << place << " is not in the document";
-      return;
-    }
-    const bj::object& described =
-        resolve(by_status != nullptr ? *by_status : responses.at("default")).as_object();
-    const bj::value* content = described.if_contains("content");
-    if (content == nullptr) {
-      EXPECT_TRUE(response.body.empty()) << place;
-      return;
-    }
-    media = content->as_object().if_contains(type);
-    EXPECT_NE(media, nullptr) << place << " answers with " << type;
-  }
-  if (type == "text/event-stream" || type == "application/jsonl" || type == "text/csv") return;
-  const bj::value body = json::parse(response.body, {.bytes = 64 << 20});
-  std::vector<std::string> faults;
-  const bool whole = target.find("fields=") == std::string::npos || response.status >= 400;
-  if (media != nullptr && whole)
-    check(media->at("schema"), body, "", faults);
-  else if (media == nullptr)
-    faults = schema_faults("Problem", body);
-  for (const std::string& fault : faults) ADD_FAILURE() << place << ": " << fault;
-  if (response.status >= 400)
-    EXPECT_EQ(body.at("status").to_number<int>(), response.status) << place;
-}
-
-}  // namespace
-
-std::vector<std::string> schema_faults(const std::string& schema, const bj::value& value) {
-  std::vector<std::string> faults;
-  check(document().at("components").at("schemas").at(schema), value, "", faults);
-  return faults;
-}
-
 // --- The client
 // -----------------------------------------------------------------------------------
 
@@ -415,7 +265,7 @@ Task<bj::value> Api::call(std::string method, std::string path, std::string body
     headers.add("Authorization", "Bearer " + token);
   for (const auto& [name, value] : more_headers) headers.add(name, value);
   last = co_await http_.send(method, stack_.url(path), headers, body);
-  check_answer(method, path, last);
+  for (const std::string& fault : answer_faults(method, path, last)) ADD_FAILURE() << fault;
   const auto type = last.headers.get("Content-Type").value_or("");
   if (last.body.empty() || type == "application/jsonl" || type == "text/csv") co_return nullptr;
   co_return json::parse(last.body, {.bytes = 64 << 20});

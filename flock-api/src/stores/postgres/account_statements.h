@@ -18,6 +18,9 @@ inline constexpr const char* kMembershipsOfUser =
 // --- Organizations
 inline constexpr const char* kOrganizationGet =
     "SELECT id, name, slug, flock_ms(created_at) AS created_at FROM organizations WHERE id = $1";
+// For a change that must know what it changes. Others may go on making things in the organization.
+inline constexpr const char* kOrganizationLock =
+    "SELECT 1 AS locked FROM organizations WHERE id = $1 FOR NO KEY UPDATE";
 inline constexpr const char* kOrganizationRename =
     "UPDATE organizations SET name = $2 WHERE id = $1";
 // --- Members

@@ -67,6 +67,9 @@ inline constexpr const char* kFleetList =
     FLOCK_FLEET_COLUMNS "WHERE f.org_id = $1 AND f.slug > $2 ORDER BY f.slug LIMIT $3::bigint";
 inline constexpr const char* kFleetGet =
     FLOCK_FLEET_COLUMNS "WHERE f.org_id = $1 AND (f.id::text = $2 OR f.slug = $2)";
+inline constexpr const char* kFleetLock =
+    "SELECT 1 AS locked FROM fleets WHERE org_id = $1 AND (id::text = $2 OR slug = $2) FOR NO KEY "
+    "UPDATE";
 inline constexpr const char* kFleetRename =
     "UPDATE fleets SET name = $3 WHERE org_id = $1 AND id = $2";
 inline constexpr const char* kFleetDelete = "DELETE FROM fleets WHERE org_id = $1 AND id = $2";

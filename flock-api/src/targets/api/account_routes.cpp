@@ -17,10 +17,10 @@ Task<net::Reply> set_up(Call& call) {
   json::Reader in(body);
   const std::string key = in.string("setup_key"),
                     name = in.string("organization", {.min = 1, .max = 100});
-  in.finish();
   const std::string slug = slug_of(name);
-  if (slug.empty())
-    throw Error(Code::kInvalidArgument, "the organization's name needs a letter or a digit");
+  if (!name.empty() && slug.empty())
+    in.problem("organization", "invalid", "needs a letter or a digit");
+  in.finish();
   if (const auto header = call.request.headers.get("Authorization");
       header && header->starts_with("Bearer "))
     call.who = co_await call.context.principals.person(std::string(header->substr(7)));

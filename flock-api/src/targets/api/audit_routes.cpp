@@ -50,8 +50,14 @@ Task<net::Reply> list_audit(Store store, OrgId org, net::Request request) {
   allow_query(request, {"from", "to", "actor", "action", "resource_type", "resource_id", "outcome",
                         "page_size", "page_token"});
   const Page page = read_page(request);
-  const stores::AuditPage found = co_await store->page(org, read_filter(request), page.after,
-                                                       static_cast<std::size_t>(page.size));
+  const stores::AuditFilter filter = read_filter(request);
+  stores::AuditPage found;
+  try {
+    found = co_await store->page(org, filter, page.after, static_cast<std::size_t>(page.size));
+  } catch (const Error& error) {
+    if (error.code() != Code::kInvalidArgument) throw;
+    throw bad_parameter("page_token", "it is not one of ours");
+  }
   bj::array items;
   for (const std::string& line : found.lines) items.push_back(json::parse(line));
   co_return json_reply(

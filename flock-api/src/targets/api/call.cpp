@@ -84,7 +84,7 @@ bool Call::validate_only() const {
   const auto given = request.query("validate_only");
   if (!given || *given == "false") return false;
   if (*given == "true") return true;
-  throw Error(Code::kInvalidArgument, "validate_only must be true or false");
+  throw bad_parameter("validate_only", "must be true or false");
 }
 
 Task<net::Reply> Call::mutate(Work work, After after) {

@@ -2,6 +2,7 @@
 #include "targets/api/call.h"
 
 #include <algorithm>
+#include <charconv>
 #include <ctime>
 
 #include "base/bytes.h"
@@ -352,15 +353,19 @@ void allow_query(const net::Request& request, std::initializer_list<std::string_
         .problems(std::move(problems));
 }
 
+Error bad_parameter(std::string_view name, std::string detail) {
+  return Error(Code::kInvalidArgument, "a query parameter cannot be")
+      .problems({{"?" + std::string(name), "invalid", std::move(detail)}});
+}
+
 std::int64_t read_page_size(const net::Request& request) {
-  const auto size = request.query("page_size");
-  if (!size) return 50;
-  if (size->empty() || size->size() > 6 ||
-      size->find_first_not_of("0123456789") != std::string::npos) {
-    throw Error(Code::kInvalidArgument, "page_size must be a whole number")
-        .with("page_size", size->substr(0, 20));
-  }
-  return std::clamp<std::int64_t>(std::stoll(*size), 1, 1000);
+  const auto text = request.query("page_size");
+  if (!text) return 50;
+  std::int64_t size = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), size);
+  if (error != std::errc() || end != text->data() + text->size() || size < 1 || size > 1000)
+    throw bad_parameter("page_size", "must be a whole number from 1 to 1000");
+  return size;
 }
 
 Page read_page(const net::Request& request) {
@@ -368,7 +373,7 @@ Page read_page(const net::Request& request) {
   if (const auto token = request.query("page_token"); token && !token->empty()) {
     const auto key = from_base64url(*token);
     if (!key || key->size() > 100 || key->find('\0') != std::string::npos || !is_utf8(*key))
-      throw Error(Code::kInvalidArgument, "page_token is not one of ours");
+      throw bad_parameter("page_token", "it is not one of ours");
     page.after = *key;
   }
   return page;

@@ -106,6 +106,8 @@ std::string request_id(const net::Request& request);
 // --- Input
 // ----------------------------------------------------------------------------------------
 bj::value read_body(const net::Request& request);
+// For a value that the query parameter `name` cannot have.
+Error bad_parameter(std::string_view name, std::string detail);
 // Throws for a query parameter that is not in `names` (`fields` always is, for reading).
 void allow_query(const net::Request& request, std::initializer_list<std::string_view> names);
 struct Page {

@@ -42,8 +42,7 @@ Task<net::Reply> list_requests(Call& call) {
   const Page page = read_page(call.request);
   const std::string state = call.request.query("state").value_or("");
   if (!state.empty() && std::ranges::find(kStates, state) == std::end(kStates))
-    throw Error(Code::kInvalidArgument, "a query parameter cannot be")
-        .problems({{"?state", "invalid", "must be PENDING, APPROVED, REJECTED or ADMITTED"}});
+    throw bad_parameter("state", "must be PENDING, APPROVED, REJECTED or ADMITTED");
   const auto rows = co_await call.query(
       sql::kDeviceRequestList,
       Params().text(call.org()).text(page.after).text(state).integer(page.size + 1));

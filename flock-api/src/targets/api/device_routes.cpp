@@ -29,8 +29,7 @@ domain::Filter read_filter(const net::Request& request) {
   if (!state.empty()) {
     const domain::Field* field = domain::find_field(postgres::device_fields(), "state");
     if (std::find(field->values.begin(), field->values.end(), state) == field->values.end())
-      throw Error(Code::kInvalidArgument,
-                  "state must be one of ONLINE, OFFLINE, REVOKED, DECOMMISSIONED");
+      throw bad_parameter("state", "must be ONLINE, OFFLINE, REVOKED or DECOMMISSIONED");
     all.parts.push_back(equal("state", state));
   }
   const std::string fleet = request.query("fleet_id").value_or("");
@@ -168,7 +167,7 @@ Task<net::Reply> list_history(Call& call) {
   const Page page = read_page(call.request);
   const bool is_key =
       page.after.size() <= 18 && page.after.find_first_not_of("0123456789") == std::string::npos;
-  if (!is_key) throw Error(Code::kInvalidArgument, "page_token is not one of ours");
+  if (!is_key) throw bad_parameter("page_token", "it is not one of ours");
   std::string id = call.parameter("id");
   const bool known =
       is_uuid(id) &&

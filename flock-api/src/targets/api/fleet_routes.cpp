@@ -63,13 +63,21 @@ Task<net::Reply> get_fleet(Call& call) {
   co_return call.answer(200, fleet_json(fleet), kPassing);
 }
 
+// The fleet as it stays until the transaction ends: what If-Match was compared with is what is
+// changed.
+Task<Row> lock_fleet(postgres::Transaction& tx, const Call& call) {
+  const std::string& name = call.parameter("id");
+  co_await tx.query(sql::kFleetLock, Params().text(call.org()).text(name));
+  co_return co_await find_fleet_in(tx, call, name);
+}
+
 Task<net::Reply> rename_fleet(Call& call) {
   const bj::value body = read_body(call.request);
   json::Reader in(body);
   const std::string name = in.string("name", {.min = 1, .max = 100});
   in.finish();
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
-    const Row before = co_await find_fleet_in(tx, call, call.parameter("id"));
+    const Row before = co_await lock_fleet(tx, call);
     call.check_match(fleet_json(before), kPassing);
     const std::string id = before.text("id");
     co_await tx.query(sql::kFleetRename, Params().text(call.org()).text(id).text(name));
@@ -85,7 +93,7 @@ Task<net::Reply> rename_fleet(Call& call) {
 
 Task<net::Reply> delete_fleet(Call& call) {
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
-    const Row fleet = co_await find_fleet_in(tx, call, call.parameter("id"));
+    const Row fleet = co_await lock_fleet(tx, call);
     call.check_match(fleet_json(fleet), kPassing);
     const std::string id = fleet.text("id"), slug = fleet.text("slug");
     try {

@@ -56,6 +56,7 @@ Task<net::Reply> change_member(Call& call) {
   in.finish();
   const auto fleets = co_await resolve_fleets(call, access);
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
+    co_await tx.query(sql::kOrganizationLock, Params().text(call.org()));
     const Row before = co_await find_member(call, tx);
     call.check_match(member_json(before));
     check_grant(call.who, *domain::parse_role(before.text("role")));

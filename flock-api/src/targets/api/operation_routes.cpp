@@ -47,7 +47,12 @@ void read_targets(json::Reader& in, Batch& batch) {
   if (filter.has_value() == by_ids)
     in.problem("filter", "required", "give filter or device_ids, and only one of them");
   if (filter) {
-    batch.filter = domain::parse_filter(*filter, postgres::device_fields());
+    try {
+      batch.filter = domain::parse_filter(*filter, postgres::device_fields());
+    } catch (const Error& error) {
+      for (const Problem& problem : error.problems())
+        in.problem("filter", problem.code, problem.detail);
+    }
     if (!batch.expected)
       in.problem("expected_count", "required",
                  "say how many devices you mean: GET /v1/devices shows them");
@@ -129,7 +134,7 @@ Task<net::Reply> list_operations(Call& call) {
   allow_query(call.request, {"page_size", "page_token"});
   const Page page = read_page(call.request);
   if (!page.after.empty() && !is_uuid(page.after))
-    throw Error(Code::kInvalidArgument, "page_token is not one of ours");
+    throw bad_parameter("page_token", "it is not one of ours");
   const auto rows = co_await call.query(
       sql::kOperationList, Params().text(call.org()).text(page.after).integer(page.size + 1));
   bj::array items;

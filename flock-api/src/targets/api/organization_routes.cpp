@@ -96,6 +96,7 @@ Task<net::Reply> rename_organization(Call& call) {
   const std::string name = in.string("name", {.min = 1, .max = 100});
   in.finish();
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
+    co_await tx.query(sql::kOrganizationLock, Params().text(call.org()));
     const Row before = co_await own_organization(call, &tx);
     call.check_match(organization_json(before));
     co_await tx.query(sql::kOrganizationRename, Params().text(call.org()).text(name));

@@ -79,8 +79,9 @@ bj::object read_labels(json::Reader& in) {
     if (!is_label_key(label.key()))
       in.problem("labels", "invalid",
                  "a key has 1 to 63 lower-case letters, digits and - _ . / only");
-    if (!label.value().is_string() || label.value().as_string().size() > 255)
-      item_problem(in, "labels", label.key(), "must be text of at most 255 bytes");
+    const bj::string* text = label.value().if_string();
+    if (text == nullptr || text->size() > 255 || text->find('\0') != bj::string::npos)
+      item_problem(in, "labels", label.key(), "must be text of at most 255 bytes without NUL");
   }
   return *given;
 }

@@ -32,6 +32,12 @@ Task<net::Reply> register_route(Call& call) {
   services::Registration registration;
   registration.provisioning_key = in.string("provisioning_key");
   registration.device_public_key = in.string("device_public_key", {.min = 1, .max = 2000});
+  try {
+    if (!registration.device_public_key.empty())
+      crypto::Key::from_public_pem(registration.device_public_key);
+  } catch (const Error& error) {
+    in.problem("device_public_key", "invalid", error.message());
+  }
   registration.wireguard_public_key =
       in.optional_string("wireguard_public_key", {.min = 1, .max = 64}).value_or("");
   registration.assertion = in.string("assertion", {.min = 1, .max = 4000});
@@ -78,6 +84,7 @@ Task<net::Reply> token_route(Call& call) {
   json::Reader in(body);
   const std::string device = in.string("device_id"),
                     assertion = in.string("assertion", {.min = 1, .max = 4000});
+  if (!device.empty() && !is_uuid(device)) in.problem("device_id", "invalid", "is no device id");
   in.finish();
   const TimePoint now = system_clock().now();
   const services::Registered registered =

@@ -7,6 +7,7 @@
 #include "domain/filter.h"
 #include "domain/order.h"
 #include "domain/release_diff.h"
+#include "stores/postgres/account_statements.h"
 #include "targets/api/call.h"
 #include "workload/workload.h"
 
@@ -292,8 +293,7 @@ ReleaseQuery read_query(const net::Request& request) {
   ReleaseQuery out;
   out.state = request.query("state").value_or("");
   if (!out.state.empty() && std::ranges::find(kStates, out.state) == std::end(kStates))
-    throw Error(Code::kInvalidArgument, "a query parameter cannot be")
-        .problems({{"?state", "invalid", "must be DRAFT, FINAL or INVALID"}});
+    throw bad_parameter("state", "must be DRAFT, FINAL or INVALID");
   out.tag = request.query("tag").value_or("");
   out.version_prefix = request.query("version_prefix").value_or("");
   out.filter = domain::parse_filter(request.query("filter").value_or(""), release_fields());
@@ -367,6 +367,7 @@ Task<net::Reply> set_retention(Call& call) {
     return value ? std::optional(std::to_string(*value)) : std::nullopt;
   };
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
+    co_await tx.query(sql::kOrganizationLock, Params().text(call.org()));
     const auto before = co_await tx.query(sql::kRetentionGet, Params().text(call.org()));
     call.check_match(retention_json(before));
     co_await tx.query(sql::kRetentionPut,

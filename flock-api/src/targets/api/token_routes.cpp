@@ -54,10 +54,10 @@ void check_scopes(json::Reader& in, const Call& call, const Access& access,
     for (std::size_t i = 0; i < scopes.size(); ++i) {
       const auto permission = domain::parse_permission(scopes[i]);
       if (!permission)
-        in.problem("scopes/" + std::to_string(i), "unknown", "there is no scope of this name");
+        item_problem(in, "scopes", std::to_string(i), "there is no scope of this name");
       else if (!wanted.has(*permission))
-        in.problem("scopes/" + std::to_string(i), "not_in_role",
-                   "the role " + std::string(to_string(access.role)) + " does not have it");
+        item_problem(in, "scopes", std::to_string(i),
+                     "the role " + std::string(to_string(access.role)) + " does not have it");
       else
         narrowed.add(*permission);
     }

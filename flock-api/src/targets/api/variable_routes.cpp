@@ -180,14 +180,16 @@ bj::object audit_detail(const Owner& owner, const std::string& service) {
 Task<net::Reply> list_variables(Call& call, Level level) {
   allow_query(call.request, {"page_size", "page_token", "service"});
   const Page page = read_page(call.request);
+  const std::string service = call.request.query("service").value_or("");
+  if (const auto fault = domain::service_fault(service); fault && !service.empty())
+    throw bad_parameter("service", *fault);
   const Owner owner = co_await find_owner(call, level);
-  const auto rows =
-      co_await call.query(sql::kVariableList, Params()
-                                                  .text(call.org())
-                                                  .text(owner.id)
-                                                  .text(call.request.query("service").value_or(""))
-                                                  .text(page.after)
-                                                  .integer(page.size + 1));
+  const auto rows = co_await call.query(sql::kVariableList, Params()
+                                                                .text(call.org())
+                                                                .text(owner.id)
+                                                                .text(service)
+                                                                .text(page.after)
+                                                                .integer(page.size + 1));
   bj::array items;
   for (const Row& row : rows.rows) items.push_back(variable_json(row));
   co_return list_reply(std::move(items), page);
