@@ -20,6 +20,7 @@ class Server {
   void stop() { process_.stop(); }
   void kill9() { process_.stop(9); }
   int port() const noexcept { return port_; }
+  pid_t pid() const noexcept { return process_.pid(); }
   std::string log() const { return dir_.file("log"); }
 
  protected:

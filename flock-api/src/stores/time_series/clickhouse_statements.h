@@ -121,12 +121,13 @@ inline constexpr Sql kOldPartitions =
 inline constexpr Sql kDropPartition = "ALTER TABLE {name} DROP PARTITION ID {partition}";
 // A deletion rewrites what it touches: none is asked for without need, nor twice.
 inline constexpr Sql kAnyOld =
-    "SELECT toUInt8(1) FROM {name} WHERE day % 100000 < {before} AND org IN ({orgs}) LIMIT 1"
-    " FORMAT RowBinary";
+    "SELECT toUInt8(1) FROM {name} WHERE org IN ({orgs})"
+    " AND (day < {before} OR (day >= 100000 AND day < 100000 + {before})) LIMIT 1 FORMAT RowBinary";
 inline constexpr Sql kDeleting =
     "SELECT toUInt8(1) FROM system.mutations WHERE database = {database} AND table = {table}"
     " AND NOT is_done LIMIT 1 FORMAT RowBinary";
 inline constexpr Sql kDelete =
-    "ALTER TABLE {name} DELETE WHERE day % 100000 < {before} AND org IN ({orgs})";
+    "ALTER TABLE {name} DELETE WHERE org IN ({orgs})"
+    " AND (day < {before} OR (day >= 100000 AND day < 100000 + {before}))";
 
 }  // namespace flock::stores::clickhouse
