@@ -103,8 +103,13 @@ stores::ClickHouseOptions options(const testing::ClickHouse& server, std::string
 }
 
 std::vector<std::string> client(const testing::ClickHouse& server, const std::string& database) {
-  return {"clickhouse-client", "--port", std::to_string(server.native_port()), "--password",
-          testing::ClickHouse::password(), "--database", database};
+  return {"clickhouse-client",
+          "--port",
+          std::to_string(server.native_port()),
+          "--password",
+          testing::ClickHouse::password(),
+          "--database",
+          database};
 }
 
 struct Cost {
@@ -124,7 +129,8 @@ Cost ours(const testing::ClickHouse& server, const std::vector<MetricRow>& rows,
   Cost cost;
   Loop loop;
   const auto run = [&]() -> Task<void> {
-    const auto store = stores::make_clickhouse_time_series(loop.executor(), options(server, database));
+    const auto store =
+        stores::make_clickhouse_time_series(loop.executor(), options(server, database));
     co_await store->ping();
     const double own = bench::own_cpu(), theirs = cpu_of(server.pid());
     const auto start = Clock::now();
@@ -139,7 +145,8 @@ Cost reference(const testing::ClickHouse& server, const std::string& file,
                const std::string& database) {
   Loop loop;
   const auto schema = [&]() -> Task<void> {
-    const auto store = stores::make_clickhouse_time_series(loop.executor(), options(server, database));
+    const auto store =
+        stores::make_clickhouse_time_series(loop.executor(), options(server, database));
     co_await store->ping();
   };
   loop.run(schema());
@@ -154,17 +161,19 @@ Cost reference(const testing::ClickHouse& server, const std::string& file,
 
 void print(const char* who, int run, std::size_t rows, const Cost& cost) {
   const auto n = static_cast<double>(rows);
-  std::printf("clickhouse insert, run %d, %-17s %8.0f rows/s, %8.0f rows/s for each core, client "
-              "%.2f us/row, server %.2f us/row\n",
-              run, who, n / cost.wall, n / (cost.own + cost.server), cost.own * 1e6 / n,
-              cost.server * 1e6 / n);
+  std::printf(
+      "clickhouse insert, run %d, %-17s %8.0f rows/s, %8.0f rows/s for each core, client "
+      "%.2f us/row, server %.2f us/row\n",
+      run, who, n / cost.wall, n / (cost.own + cost.server), cost.own * 1e6 / n,
+      cost.server * 1e6 / n);
   std::fflush(stdout);
 }
 
 void print_sizes(const testing::ClickHouse& server, const std::string& database) {
   Loop loop;
   const auto insert = [&]() -> Task<void> {
-    const auto store = stores::make_clickhouse_time_series(loop.executor(), options(server, database));
+    const auto store =
+        stores::make_clickhouse_time_series(loop.executor(), options(server, database));
     stores::Rows rows;
     rows.logs = lines(200'000);
     co_await store->insert(std::move(rows));
@@ -177,8 +186,10 @@ void print_sizes(const testing::ClickHouse& server, const std::string& database)
     std::string command;
     for (const std::string& word : size) command += word + " ";
     testing::TempDir dir;
-    command += "--query \"SELECT round(sum(bytes_on_disk) / sum(rows), 1) FROM system.parts WHERE active"
-               " AND database = '" + database + "' AND table = '" + table + "'\" >" + dir.file("size");
+    command +=
+        "--query \"SELECT round(sum(bytes_on_disk) / sum(rows), 1) FROM system.parts WHERE active"
+        " AND database = '" +
+        database + "' AND table = '" + table + "'\" >" + dir.file("size");
     testing::run_program({"sh", "-c", command});
     std::printf("clickhouse size: %s %s bytes for each row on disk, merged\n", table.c_str(),
                 read_secret_file(dir.file("size")).c_str());
@@ -204,7 +215,8 @@ int run(int count) {
     print("flock", run, rows.size(), ours(server, rows, "ours" + n));
     print("clickhouse-client", run, rows.size(), reference(server, path, "theirs" + n));
   }
-  std::printf("(promise: flock at least 200000 rows/s for each core, client and server together)\n");
+  std::printf(
+      "(promise: flock at least 200000 rows/s for each core, client and server together)\n");
   print_sizes(server, "ours1");
   return 0;
 }

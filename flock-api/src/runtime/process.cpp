@@ -374,8 +374,7 @@ class Admin {
     gauge("flock_live_state_up",
           "1 when the target's last question to the live state was answered.",
           [](const Health& h) { return h.live_state.load(); });
-    gauge("flock_time_series_up",
-          "1 when the target's last question to ClickHouse was answered.",
+    gauge("flock_time_series_up", "1 when the target's last question to ClickHouse was answered.",
           [](const Health& h) { return h.time_series.load(); });
     return text;
   }

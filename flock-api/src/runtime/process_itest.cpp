@@ -289,8 +289,8 @@ TEST_F(Process, EndsARequestThatOutlivesTheShutdownTimeout) {
 
 TEST_F(Process, WithoutClickHouseItSaysSoAndWorks) {
   const std::string address = "127.0.0.1:" + std::to_string(free_port());
-  const auto program = stack->start({"--clickhouse.kind=clickhouse",
-                                     "--clickhouse.url=http://" + address});
+  const auto program =
+      stack->start({"--clickhouse.kind=clickhouse", "--clickhouse.url=http://" + address});
   run_task(
       [&]() -> Task<void> {
         net::HttpClient http(co_await asio::this_coro::executor, {});

@@ -11,13 +11,11 @@ namespace {
 
 constexpr std::size_t kGroup = 5000;  // organizations in one statement
 
-std::int64_t before(TimePoint now, int days) {
-  return to_unix_ms(now - std::chrono::days(days));
-}
+std::int64_t before(TimePoint now, int days) { return to_unix_ms(now - std::chrono::days(days)); }
 
 // Adds what those who keep one kind for less than the longest do not keep. `of`: that kind.
 void add_shorter(std::vector<stores::Expiry>& out, const std::vector<OrgRetention>& all,
-                 int Retention::*kind, int longest, std::int64_t stores::Expiry::*of,
+                 int Retention::* kind, int longest, std::int64_t stores::Expiry::* of,
                  TimePoint now) {
   std::map<int, std::vector<std::string>> by_days;
   for (const OrgRetention& one : all) {

@@ -66,7 +66,8 @@ Error refused(const net::Response& answer) {
   switch (exception_code(answer)) {
     case kTimeoutExceeded:
     case kTooSlow:
-      return error(Code::kTimeout, "the question takes too long; ask for less time or less devices");
+      return error(Code::kTimeout,
+                   "the question takes too long; ask for less time or less devices");
     case kTooManyRows:
     case kMemoryLimit:
     case kTooManyBytes:
@@ -126,13 +127,15 @@ Statement metrics(Sql start, const MetricQuery& query) {
   Statement sql(start);
   narrow(sql, query.subject);
   within(sql, bounded(query.from_ms, query.to_ms));
-  if (!query.subject.services.empty()) sql.add(kInServices).list("services", query.subject.services);
+  if (!query.subject.services.empty())
+    sql.add(kInServices).list("services", query.subject.services);
   if (!query.names.empty()) sql.add(kInNames).list("names", query.names);
   return sql;
 }
 
 Statement& filter(Statement& sql, const LogQuery& query) {
-  if (!query.subject.services.empty()) sql.add(kInServices).list("services", query.subject.services);
+  if (!query.subject.services.empty())
+    sql.add(kInServices).list("services", query.subject.services);
   if (query.min_level > 0) sql.add(kOfLevel).number("level", query.min_level);
   if (!query.contains.empty()) sql.add(kContaining).text("contains", query.contains);
   return sql;
@@ -360,8 +363,9 @@ class ClickHouseTimeSeries final : public TimeSeries {
     const auto seconds = std::max<std::int64_t>((options_.query_time.count() + 999) / 1000, 1);
     return "&readonly=2&wait_end_of_query=1&max_query_size=16777216&max_ast_elements=1000000"
            "&max_expanded_ast_elements=1000000&result_overflow_mode=throw&max_result_bytes=" +
-           std::to_string(kAnswerBytes / 2) + "&max_memory_usage=2000000000&max_execution_time=" +
-           std::to_string(seconds) + "&max_rows_to_read=" + std::to_string(options_.query_rows);
+           std::to_string(kAnswerBytes / 2) +
+           "&max_memory_usage=2000000000&max_execution_time=" + std::to_string(seconds) +
+           "&max_rows_to_read=" + std::to_string(options_.query_rows);
   }
 
   Task<net::Response> send(const std::string& parameters, std::string body) {
@@ -370,8 +374,8 @@ class ClickHouseTimeSeries final : public TimeSeries {
 
   std::string in_database() const { return "database=" + options_.database; }
 
-  // The schema is made when it is first needed, and again when somebody took it away. `body` lives in
-  // the caller: rows are not copied for an attempt that may never come.
+  // The schema is made when it is first needed, and again when somebody took it away. `body` lives
+  // in the caller: rows are not copied for an attempt that may never come.
   Task<std::string> run(std::string parameters, const std::string& body) {
     for (int attempt = 0;; ++attempt) {
       co_await make_schema();

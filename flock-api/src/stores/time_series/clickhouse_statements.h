@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Private to clickhouse.cpp: every statement. {places} are filled by sql.h. What Debian's 18.16 knows
-// is the base; parts that newer servers know besides have places of their own: {low}, {time}, {value},
-// {lines}, {keep}.
+// Private to clickhouse.cpp: every statement. {places} are filled by sql.h. What Debian's 18.16
+// knows is the base; parts that newer servers know besides have places of their own: {low}, {time},
+// {value}, {lines}, {keep}.
 #pragma once
 
 #include "stores/time_series/sql.h"
@@ -11,16 +11,16 @@ namespace flock::stores::clickhouse {
 inline constexpr Sql kVersion = "SELECT version() FORMAT RowBinary";
 inline constexpr Sql kCreateDatabase = "CREATE DATABASE IF NOT EXISTS {database}";
 
-// `day`: filed_day(). Of rows with the same sorting key one is kept when parts are merged; until then
-// questions count them once.
+// `day`: filed_day(). Of rows with the same sorting key one is kept when parts are merged; until
+// then questions count them once.
 inline constexpr Sql kCreateMetrics =
     "CREATE TABLE IF NOT EXISTS metrics (org {low}, fleet {low}, device String, service {low},"
     " name {low}, day UInt32, at_ms Int64 {time}, value Float64 {value})"
     " ENGINE = ReplacingMergeTree PARTITION BY day"
     " ORDER BY (org, name, device, service, at_ms) {keep}";
 // The hour comes first, so that one device's lines of a day and all lines of an hour are both near
-// together. The division is always 0: it makes the server note for each part which received_ms lie in
-// it, so that whoever follows the log reads new parts only.
+// together. The division is always 0: it makes the server note for each part which received_ms lie
+// in it, so that whoever follows the log reads new parts only.
 inline constexpr Sql kCreateLogs =
     "CREATE TABLE IF NOT EXISTS logs (org {low}, fleet {low}, device String, service {low},"
     " day UInt32, hour Int64 {time}, epoch Int64 {time}, number Int64 {time}, at_ms Int64 {time},"
@@ -82,7 +82,8 @@ inline constexpr Sql kLatestEnd =
     " FORMAT RowBinary";
 
 inline constexpr Sql kRange =
-    "SELECT device, service, name, toInt64(intDiv(at_ms, {step}) * {step}) AS bucket, min(v), max(v),"
+    "SELECT device, service, name, toInt64(intDiv(at_ms, {step}) * {step}) AS bucket, min(v), "
+    "max(v),"
     " avg(v), toInt64(count()) FROM (SELECT device, service, name, at_ms, any(value) AS v"
     " FROM metrics WHERE";
 inline constexpr Sql kRangeEnd =
@@ -90,7 +91,8 @@ inline constexpr Sql kRangeEnd =
     " ORDER BY device, service, name, bucket LIMIT {limit} FORMAT RowBinary";
 
 inline constexpr Sql kLogs =
-    "SELECT fleet, device, service, epoch, number, at_ms, received_ms, source, level, gap, truncated,"
+    "SELECT fleet, device, service, epoch, number, at_ms, received_ms, source, level, gap, "
+    "truncated,"
     " count, text FROM logs WHERE";
 inline constexpr Sql kOldestFirst =
     " ORDER BY at_ms, device, service, epoch, number, gap"

@@ -128,7 +128,8 @@ std::optional<std::string> as_text(const std::optional<std::int64_t>& value) {
 bj::object differences(const bj::object& before, const bj::object& now) {
   bj::object out;
   for (const char* key : {"name", "retention"}) {
-    if (before.at(key) != now.at(key)) out[key] = {{"before", before.at(key)}, {"now", now.at(key)}};
+    if (before.at(key) != now.at(key))
+      out[key] = {{"before", before.at(key)}, {"now", now.at(key)}};
   }
   return out;
 }
