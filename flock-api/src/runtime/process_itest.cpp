@@ -305,6 +305,7 @@ TEST_F(Process, WithoutClickHouseItSaysSoAndWorks) {
       Duration(20'000));
   program->signal(SIGTERM);
   EXPECT_EQ(program->wait(10), 0) << program->output();
+  EXPECT_NE(program->output().find("no time series for now"), std::string::npos);
 }
 
 TEST_F(Process, WaitsForStoresAndStopsWhileItWaits) {

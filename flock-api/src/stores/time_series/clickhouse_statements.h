@@ -12,31 +12,33 @@ inline constexpr Sql kVersion = "SELECT version() FORMAT RowBinary";
 inline constexpr Sql kCreateDatabase = "CREATE DATABASE IF NOT EXISTS {database}";
 
 // `day`: filed_day(). Of rows with the same sorting key one is kept when parts are merged; until
-// then questions count them once.
+// then questions count them once. ignore() is always 0: it makes the server note for each part
+// which times lie in it, so that who asks for the last minutes, or follows a log, reads new parts
+// only.
 inline constexpr Sql kCreateMetrics =
     "CREATE TABLE IF NOT EXISTS metrics (org {low}, fleet {low}, device String, service {low},"
     " name {low}, day UInt32, at_ms Int64 {time}, value Float64 {value})"
-    " ENGINE = ReplacingMergeTree PARTITION BY day"
+    " ENGINE = ReplacingMergeTree PARTITION BY (day, ignore(at_ms))"
     " ORDER BY (org, name, device, service, at_ms) {keep}";
 // The hour comes first, so that one device's lines of a day and all lines of an hour are both near
-// together. The division is always 0: it makes the server note for each part which received_ms lie
-// in it, so that whoever follows the log reads new parts only.
+// together.
 inline constexpr Sql kCreateLogs =
     "CREATE TABLE IF NOT EXISTS logs (org {low}, fleet {low}, device String, service {low},"
     " day UInt32, hour Int64 {time}, epoch Int64 {time}, number Int64 {time}, at_ms Int64 {time},"
     " received_ms Int64 {time}, source UInt8, level UInt8, gap UInt8, truncated UInt8, count Int64,"
     " text String {lines})"
-    " ENGINE = ReplacingMergeTree PARTITION BY (day, intDiv(received_ms, 1000000000000000))"
+    " ENGINE = ReplacingMergeTree PARTITION BY (day, ignore(at_ms, received_ms))"
     " ORDER BY (org, hour, device, service, at_ms, epoch, number, gap) {keep}";
 inline constexpr Sql kCreateConnectivity =
     "CREATE TABLE IF NOT EXISTS connectivity (org {low}, fleet {low}, device String, day UInt32,"
     " at_ms Int64 {time}, online UInt8, reason String)"
-    " ENGINE = ReplacingMergeTree PARTITION BY day ORDER BY (org, device, at_ms, online) {keep}";
+    " ENGINE = ReplacingMergeTree PARTITION BY (day, ignore(at_ms))"
+    " ORDER BY (org, device, at_ms, online) {keep}";
 inline constexpr Sql kCreateUpdates =
     "CREATE TABLE IF NOT EXISTS updates (org {low}, fleet {low}, device String, rollout String,"
     " release String, day UInt32, at_ms Int64 {time}, phase {low}, error_code {low}, detail String)"
-    " ENGINE = ReplacingMergeTree PARTITION BY day ORDER BY (org, device, at_ms, rollout, phase)"
-    " {keep}";
+    " ENGINE = ReplacingMergeTree PARTITION BY (day, ignore(at_ms))"
+    " ORDER BY (org, device, at_ms, rollout, phase) {keep}";
 // The limit of a TTL is the longest time that may be configured: retention itself is services/
 // retention.h on every version.
 inline constexpr Sql kModernKeep =
