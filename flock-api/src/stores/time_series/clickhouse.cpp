@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "async/deadline.h"
+#include "async/loop.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -22,6 +23,9 @@ namespace {
 using namespace clickhouse;  // NOLINT(google-build-using-namespace): the statements
 
 constexpr std::size_t kInsertBytes = 16 << 20, kAnswerBytes = 256 << 20;
+// How long a deletion waits for the one before it; after that, until somebody asks again.
+constexpr Duration kDeletionPause{500};
+constexpr int kDeletionRounds = 120;
 constexpr Duration kGrace{2000};  // for the server to end what took too long, and to say so
 constexpr int kModern = 21;       // from this version on: LowCardinality, CODEC and TTL
 
@@ -47,7 +51,7 @@ int exception_code(const net::Response& answer) {
   constexpr std::string_view kStart = "Code: ";
   int code = 0;
   const std::size_t at = answer.body.find(kStart);
-  if (at == std::string::npos || at > 64) return 0;
+  if (at > 64) return 0;  // nowhere, or in some text
   const char* const first = answer.body.data() + at + kStart.size();
   std::from_chars(first, answer.body.data() + answer.body.size(), code);
   return code;
@@ -453,11 +457,16 @@ class ClickHouseTimeSeries final : public TimeSeries {
     }
     Statement any(kAnyOld), deleting(kDeleting), erase(kDelete);
     any.name("name", table).number("before", before).list("orgs", orgs);
-    if ((co_await ask(std::move(any))).empty()) co_return;
     deleting.text("database", options_.database).text("table", table);
-    if (!(co_await ask(std::move(deleting))).empty()) co_return;
     erase.name("name", table).number("before", before).list("orgs", orgs);
-    co_await order(std::move(erase));
+    for (int round = 0; round < kDeletionRounds; ++round) {
+      if ((co_await ask(any)).empty()) co_return;
+      if ((co_await ask(deleting)).empty()) {
+        co_await order(std::move(erase));
+        co_return;
+      }
+      co_await sleep_for(kDeletionPause);
+    }
   }
 
   Task<void> drop_partitions(std::string table, std::int64_t before) {
