@@ -3,6 +3,7 @@
 // program fails the test when FLOCK_REQUIRE_SERVICES=1 and skips it otherwise (require()).
 #pragma once
 
+#include <csignal>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,10 @@ class Server {
   virtual void start() = 0;
   void stop() { process_.stop(); }
   void kill9() { process_.stop(9); }
+  void pause() { process_.signal(SIGSTOP); }
+  void resume() { process_.signal(SIGCONT); }
   int port() const noexcept { return port_; }
+  pid_t pid() const noexcept { return process_.pid(); }
   std::string log() const { return dir_.file("log"); }
 
  protected:
@@ -62,6 +66,18 @@ class Valkey final : public Server {
  public:
   void start() override;
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+};
+
+class ClickHouse final : public Server {
+ public:
+  void start() override;
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  // Of the user `default`.
+  static std::string password() { return "test-password"; }
+  int native_port() const noexcept { return native_port_; }  // for clickhouse-client
+
+ private:
+  int native_port_ = free_port();
 };
 
 class Registry final : public Server {

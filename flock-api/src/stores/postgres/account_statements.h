@@ -17,7 +17,8 @@ inline constexpr const char* kMembershipsOfUser =
 
 // --- Organizations
 inline constexpr const char* kOrganizationGet =
-    "SELECT id, name, slug, flock_ms(created_at) AS created_at FROM organizations WHERE id = $1";
+    "SELECT id, name, slug, flock_ms(created_at) AS created_at, telemetry_retention_days, "
+    "logs_retention_days FROM organizations WHERE id = $1";
 // For a change that must know what it changes. Others may go on making things in the organization.
 inline constexpr const char* kOrganizationLock =
     "SELECT 1 AS locked FROM organizations WHERE id = $1 FOR NO KEY UPDATE";
