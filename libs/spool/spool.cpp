@@ -59,6 +59,7 @@ struct Spool::Impl {
   void sync_last();
   void close_unsynced();
   bool drop_oldest();
+  void tell_drops(const Segment& segment);
   void save_dropped();
   // --- reading
   bool read_segment(std::size_t index, std::size_t bytes, std::vector<std::string>& records);
@@ -244,10 +245,7 @@ void Spool::Impl::close_unsynced() {
 bool Spool::Impl::drop_oldest() {
   if (segments.empty()) return false;
   const Segment oldest = segments.front();
-  if (options.on_drop) {
-    SegmentReader reader(disk, oldest.number, oldest.done_bytes);
-    while (const auto record = reader.next()) options.on_drop(*record);
-  }
+  if (options.on_drop && oldest.waiting() > 0) tell_drops(oldest);
   dropped.records += oldest.waiting();
   dropped.bytes += oldest.waiting() == 0 ? 0 : oldest.bytes - oldest.done_bytes;
   segments.pop_front();
@@ -260,6 +258,15 @@ bool Spool::Impl::drop_oldest() {
   save_dropped();
   remove_file(oldest.number);
   return true;
+}
+
+void Spool::Impl::tell_drops(const Segment& segment) {
+  try {
+    SegmentReader reader(disk, segment.number, segment.done_bytes);
+    while (const auto record = reader.next()) options.on_drop(*record);
+  } catch (const Error& e) {
+    log::warn("what a spool drops cannot be read", e);
+  }
 }
 
 // Before the file goes: the count is right when the power fails in between. Where the disk is full,
