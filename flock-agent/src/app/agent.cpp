@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "host/machine.h"
 #include "link/identity.h"
 #include "mqtt/client.h"
 #include "runtimes/podman.h"
