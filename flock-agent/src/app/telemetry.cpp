@@ -12,8 +12,8 @@
 namespace flock::agent {
 namespace {
 
-constexpr Duration kFirstLook{1'000};   // after the start: the first rates are over this time
-constexpr int kPoints = 240;            // kept while there is no connection
+constexpr Duration kFirstLook{1'000};  // after the start: the first rates are over this time
+constexpr int kPoints = 240;           // kept while there is no connection
 // A batch that was away long goes out in parts.
 constexpr int kPointsPerBatch = 60;
 

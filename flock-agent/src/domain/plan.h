@@ -29,9 +29,9 @@ struct Observed {
   std::set<std::string> image_digests;
   Run run = Run::kCreated;
   int exit_code = 0;
-  int pid = 0;  // of its first process, while it runs
   TimePoint started;
   std::optional<device::v1::HealthCheck> image_check;  // what the image brings by itself
+  int pid = 0;                                         // of its first process, while it runs
 };
 
 // Failed attempts at one step in a row.

@@ -11,10 +11,10 @@ using device::v1::HostMetrics;
 using device::v1::ServiceMetrics;
 using device::v1::TelemetryPoint;
 
-constexpr double kCpu = 0.05;      // of all cores; for a service: of one
-constexpr double kShare = 0.02;    // of what there is
+constexpr double kCpu = 0.05;    // of all cores; for a service: of one
+constexpr double kShare = 0.02;  // of what there is
 constexpr double kDegrees = 2;
-constexpr double kGrowth = 0.05;   // of a service's memory
+constexpr double kGrowth = 0.05;  // of a service's memory
 constexpr double kLoad = 0.5;
 // Timers fire a little late or early; a batch is not put off by a whole look for that.
 constexpr Duration kSlack{200};

@@ -10,8 +10,8 @@
 namespace flock::agent {
 
 struct PaceOptions {
-  Duration look{30'000};   // how often to look
-  Duration send{60'000};   // how often to send, when there is something new
+  Duration look{30'000};    // how often to look
+  Duration send{60'000};    // how often to send, when there is something new
   Duration quiet{300'000};  // the longest silence: then the last look goes out, new or not
   // During an update: looks and batches come so much more often.
   int hurry = 3;

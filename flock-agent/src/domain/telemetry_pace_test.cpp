@@ -34,7 +34,8 @@ TEST(TelemetryPace, KeepsWhatIsNewAndASignOfLife) {
 TEST(TelemetryPace, SlowDriftIsSeen) {
   TelemetryPace pace({});
   int kept = 0;
-  for (int i = 0; i < 9; ++i) kept += pace.keep(point(i * 30, 0.1f + 0.01f * static_cast<float>(i)));
+  for (int i = 0; i < 9; ++i)
+    kept += pace.keep(point(i * 30, 0.1f + 0.01f * static_cast<float>(i)));
   EXPECT_EQ(kept, 2) << "measured from the one that was kept, not from the last";
 }
 

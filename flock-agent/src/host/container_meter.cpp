@@ -21,7 +21,8 @@ using Cgroups = std::map<std::string, std::string, std::less<>>;
 
 // crun puts the processes one level below the group that has the limits.
 std::string without_inner_group(std::string path) {
-  if (path.ends_with("/container")) path.resize(path.size() - std::string_view("/container").size());
+  if (path.ends_with("/container"))
+    path.resize(path.size() - std::string_view("/container").size());
   return path;
 }
 
@@ -143,7 +144,8 @@ bool ContainerMeter::read(const Observed& container, SteadyPoint now, ServiceMet
   // A machine in transition has both, with the controllers in v1.
   const auto unified = groups.find("");
   const bool v2 = unified != groups.end() && groups.find("memory") == groups.end();
-  const auto cpu = v2 ? read_v2(mounts + unified->second.substr(1), out) : read_v1(mounts, groups, out);
+  const auto cpu =
+      v2 ? read_v2(mounts + unified->second.substr(1), out) : read_v1(mounts, groups, out);
   if (cpu) read_cpu(container, *cpu, now, out);
   read_network(container.pid, out);
   return true;

@@ -3,9 +3,9 @@
 
 #include <sys/statvfs.h>
 
+#include <unistd.h>
 #include <algorithm>
 #include <charconv>
-#include <unistd.h>
 
 #include "host/kernel_files.h"
 
@@ -14,7 +14,7 @@ namespace {
 
 using device::v1::HostMetrics;
 
-constexpr std::size_t kFirstLine = 4096;  // /proc/stat is long on large machines
+constexpr std::size_t kFirstLine = 4096;          // /proc/stat is long on large machines
 constexpr double kColdest = -60, kHottest = 200;  // degrees Celsius; a sensor beyond is broken
 
 // The bits of `get_throttled` for now; the upper ones are for since boot (Raspberry Pi firmware):
@@ -51,7 +51,8 @@ struct HostMeter::Impl {
     if (total && available && *available <= *total)
       out.set_memory_used_bytes((*total - *available) * kUnit);
     const auto swap = value_of(*text, "SwapTotal"), swap_free = value_of(*text, "SwapFree");
-    if (swap && swap_free && *swap_free <= *swap) out.set_swap_used_bytes((*swap - *swap_free) * kUnit);
+    if (swap && swap_free && *swap_free <= *swap)
+      out.set_swap_used_bytes((*swap - *swap_free) * kUnit);
   }
 
   void read_disk(HostMetrics& out) const {
@@ -108,7 +109,8 @@ struct HostMeter::Impl {
       if (!thousandths) return;
       const double degrees = static_cast<double>(*thousandths) / 1000;
       if (degrees <= kColdest || degrees >= kHottest) return;
-      if (!out.has_temperature_celsius() || degrees > static_cast<double>(out.temperature_celsius()))
+      if (!out.has_temperature_celsius() ||
+          degrees > static_cast<double>(out.temperature_celsius()))
         out.set_temperature_celsius(static_cast<float>(degrees));
     };
     const std::string zones = root + "/sys/class/thermal", chips = root + "/sys/class/hwmon";
@@ -122,8 +124,8 @@ struct HostMeter::Impl {
   }
 
   void read_throttling(HostMetrics& out) const {
-    const auto flags = read_kernel_file(
-        root + "/sys/devices/platform/soc/soc:firmware/get_throttled", 64);
+    const auto flags =
+        read_kernel_file(root + "/sys/devices/platform/soc/soc:firmware/get_throttled", 64);
     const auto words = flags ? words_of(*flags) : std::vector<std::string_view>();
     if (words.size() == 1) {
       std::string_view word = words.front();

@@ -8,8 +8,8 @@
 
 namespace flock::agent {
 
-// Reads what the kernel shows of this machine. `root` is "" or the folder that holds proc/ and sys/;
-// `disk` is a path on the file system to tell of. What cannot be read is absent.
+// Reads what the kernel shows of this machine. `root` is "" or the folder that holds proc/ and
+// sys/; `disk` is a path on the file system to tell of. What cannot be read is absent.
 class HostMeter {
  public:
   HostMeter(std::string root, std::string disk);

@@ -105,8 +105,9 @@ TEST_F(Kernel, WhatAppearsLaterIsTold) {
 TEST_F(Kernel, WhatIsMalformedIsLeftOut) {
   const std::string long_line(200'000, '7');
   for (const std::string& text :
-       {std::string(), std::string("\n\n\n"), std::string("cpu"), std::string("cpu 1 2 3 4 5 6 x 8\n"),
-        std::string("cpu -1 2 3 4 5 6 7 8\n"), std::string("cpu 99999999999999999999 1 1 1 1 1 1 1\n"),
+       {std::string(), std::string("\n\n\n"), std::string("cpu"),
+        std::string("cpu 1 2 3 4 5 6 x 8\n"), std::string("cpu -1 2 3 4 5 6 7 8\n"),
+        std::string("cpu 99999999999999999999 1 1 1 1 1 1 1\n"),
         std::string("eth0: 1 2 3\neth0:\n:\n"), std::string("MemTotal: lots kB\nMemAvailable:\n"),
         std::string("MemTotal: 10 kB\nMemAvailable: 20 kB\nSwapTotal: 1 kB\nSwapFree: 2 kB\n"),
         std::string("nan inf\n"), std::string("-1.5 .\n"), std::string("1.2.3\n"), long_line,
@@ -166,7 +167,8 @@ class Containers : public Kernel {
     write(group + "memory.max", "max\n");
     write(group + "io.stat", "8:0 rbytes=10 wbytes=20 rios=1\n8:16 rbytes=1 wbytes=2 rios=1\n");
     write(group + "pids.current", "3\n");
-    write("/proc/10/net/dev", "lo: 5 0 0 0 0 0 0 0 5 0 0 0 0 0 0 0\neth0: 7 0 0 0 0 0 0 0 9 0 0 0 0 0 0 0\n");
+    write("/proc/10/net/dev",
+          "lo: 5 0 0 0 0 0 0 0 5 0 0 0 0 0 0 0\neth0: 7 0 0 0 0 0 0 0 9 0 0 0 0 0 0 0\n");
     link("/proc/10/ns/net", "net:[2]");
     link("/proc/self/ns/net", "net:[1]");
   }
@@ -203,7 +205,8 @@ TEST_F(Containers, AreReadFromTheOldHierarchy) {
   const std::string group = "/l/libpod-" + kId + "/";
   write("/sys/fs/cgroup/cpuacct" + group + "cpuacct.usage", "2000000000\n");
   write("/sys/fs/cgroup/memory" + group + "memory.usage_in_bytes", "5000\n");
-  write("/sys/fs/cgroup/memory" + group + "memory.stat", "inactive_file 1\ntotal_inactive_file 6000\n");
+  write("/sys/fs/cgroup/memory" + group + "memory.stat",
+        "inactive_file 1\ntotal_inactive_file 6000\n");
   write("/sys/fs/cgroup/memory" + group + "memory.limit_in_bytes", "9223372036854771712\n");
   write("/sys/fs/cgroup/blkio" + group + "blkio.throttle.io_service_bytes",
         "8:0 Read 5\n8:0 Write 6\n8:0 Total 11\nTotal 11\n");
@@ -236,7 +239,8 @@ TEST_F(Containers, ThatAreNotTheirProcessAreLeftOut) {
   exited.run = Run::kExited;
   ContainerMeter meter(dir.path());
   EXPECT_TRUE(meter.sample({exited, container(0), container(-1), container(11)}, after(0)).empty());
-  EXPECT_TRUE(meter.sample({container(10, std::string(64, 'b'))}, after(0)).empty()) << "reused pid";
+  EXPECT_TRUE(meter.sample({container(10, std::string(64, 'b'))}, after(0)).empty())
+      << "reused pid";
   write("/proc/10/cgroup", "0::/../../libpod-" + kId + "\nrubbish\n1:\n::\n");
   EXPECT_TRUE(meter.sample({container(10)}, after(0)).empty()) << "a path that leads elsewhere";
 }
@@ -247,7 +251,8 @@ TEST_F(Containers, RatesBeginAnewWithTheCounters) {
   meter.sample({container(10)}, after(0));
   write("/sys/fs/cgroup/machine.slice/libpod-" + kId + ".scope/cpu.stat", "usage_usec 5\n");
   EXPECT_FALSE(meter.sample({container(10)}, after(1000)).at(0).has_cpu_cores());
-  EXPECT_FALSE(meter.sample({container(10)}, after(1000)).at(0).has_cpu_cores()) << "no time passed";
+  EXPECT_FALSE(meter.sample({container(10)}, after(1000)).at(0).has_cpu_cores())
+      << "no time passed";
   EXPECT_TRUE(meter.sample({}, after(2000)).empty());
   EXPECT_FALSE(meter.sample({container(10)}, after(3000)).at(0).has_cpu_cores());
 }
@@ -285,7 +290,8 @@ TEST(Programs, EndWithTheirCodeOrAReason) {
       co_return "";
     };
     EXPECT_EQ(co_await reason({"sh", "-c", "exit 3"}, Duration(5000)), "sh ended with code 3");
-    EXPECT_EQ(co_await reason({"sh", "-c", "kill -9 $$"}, Duration(5000)), "sh was ended by signal 9");
+    EXPECT_EQ(co_await reason({"sh", "-c", "kill -9 $$"}, Duration(5000)),
+              "sh was ended by signal 9");
     EXPECT_NE(co_await reason({"/no/such/program"}, Duration(5000)), "");
     EXPECT_EQ(co_await reason({"sleep", "60"}, Duration(200)), "sleep did not end within 200ms");
   });

@@ -48,8 +48,8 @@ class Child {
     sigaddset(&usual, SIGPIPE);  // flockd ignores it
     ::posix_spawnattr_setsigdefault(&attributes, &usual);
     ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    const int error = ::posix_spawnp(&pid_, arguments.front(), nullptr, &attributes,
-                                     arguments.data(), environ);
+    const int error =
+        ::posix_spawnp(&pid_, arguments.front(), nullptr, &attributes, arguments.data(), environ);
     ::posix_spawnattr_destroy(&attributes);
     if (error != 0)
       throw Error(Code::kUnavailable, "cannot run " + words.front() + ": " + std::strerror(error));
@@ -96,7 +96,8 @@ std::optional<Light> find_light(const std::string& root) {
   std::vector<std::string> names = names_in(folder);
   // What boards call their own lamps: Raspberry Pi's, and "devicename:colour:status" of many.
   const auto is_own = [](const std::string& name) {
-    return name == "ACT" || name == "led0" || name.ends_with(":status") || name.ends_with(":heartbeat");
+    return name == "ACT" || name == "led0" || name.ends_with(":status") ||
+           name.ends_with(":heartbeat");
   };
   std::sort(names.begin(), names.end(), [&](const std::string& a, const std::string& b) {
     return std::pair(!is_own(a), a) < std::pair(!is_own(b), b);

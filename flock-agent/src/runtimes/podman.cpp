@@ -231,25 +231,23 @@ class Podman final : public Runtime {
     co_await call(patient_http_, "POST", "/containers/" + container + "/stop", "");
   }
 
-  Task<device::v1::Exit> exit_of(std::string container) override {
+  Task<LastRun> last_run_of(std::string container) override {
     const bj::value answer = co_await call("GET", "/containers/" + container + "/json");
     const bj::value* value = object_of(answer).if_contains("State");
     const bj::object& state = object_of(value ? *value : answer);
-    device::v1::Exit out = exit_from_code(static_cast<int>(number_of(state, "ExitCode")));
+    LastRun out{exit_from_code(static_cast<int>(number_of(state, "ExitCode"))), {}};
     const bj::value* killed = state.if_contains("OOMKilled");
-    out.set_out_of_memory(killed && killed->is_bool() && killed->get_bool());
-    try {
-      out.set_at_ms(to_unix_ms(parse_rfc3339(text_of(state, "FinishedAt"))));
-    } catch (const Error&) {
-      out.set_at_ms(to_unix_ms(system_clock().now()));  // it never ran
-    }
+    out.exit.set_out_of_memory(killed && killed->is_bool() && killed->get_bool());
+    out.exit.set_at_ms(to_unix_ms(parse_rfc3339(text_of(state, "FinishedAt"))));
+    out.started = parse_rfc3339(text_of(state, "StartedAt"));
     co_return out;
   }
 
   Task<Ending> ending_of(std::string container, TimePoint since) override {
     const std::string filter = url_encode(R"({"container":[")" + container + R"("]})");
-    const std::string path = "/events?stream=false&since=" +
-                             std::to_string(to_unix_ms(since) / 1000) + "&filters=" + filter;
+    const std::string path =
+        "/events?stream=false&since=" + std::to_string(to_unix_ms(since) / 1000) +
+        "&filters=" + filter;
     const net::Response response = co_await http_.get(kBase + path);
     co_return response.status == 200 ? read_ending(response.body, to_unix_ms(since)) : Ending();
   }

@@ -16,7 +16,12 @@ struct PullCredentials {
   std::string username, password;
 };
 
-// What the runtime wrote down of a container's last run.
+// How a container's last run ended, but for who ended it.
+struct LastRun {
+  device::v1::Exit exit;
+  TimePoint started;
+};
+// What the runtime wrote down of an end.
 struct Ending {
   bool by_others = false;        // somebody stopped, killed or removed it
   std::optional<int> exit_code;  // nothing when it was not written down
@@ -40,8 +45,8 @@ class Runtime {
   virtual Task<void> start(std::string container) = 0;
   // Within the container's grace period; it stays.
   virtual Task<void> stop(std::string container) = 0;
-  // How the last run of a container that has ended did so, but for `by`.
-  virtual Task<device::v1::Exit> exit_of(std::string container) = 0;
+  // Of a container that has ended.
+  virtual Task<LastRun> last_run_of(std::string container) = 0;
   // The first end of this container since then. Asked a second or more after it, for the runtime
   // writes down who did it only then. The container may be gone.
   virtual Task<Ending> ending_of(std::string container, TimePoint since) = 0;
