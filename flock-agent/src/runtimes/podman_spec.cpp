@@ -64,7 +64,7 @@ void add_mounts(const device::v1::Service& service, bj::object& spec) {
     if (mount.kind() == Mount::VOLUME) {
       // One without a name belongs to its container and goes with it.
       volumes.push_back(
-          bj::object{{"Name", mount.source().empty() ? "" : "flock-" + mount.source()},
+          bj::object{{"Name", mount.source().empty() ? "" : volume_name(mount.source())},
                      {"Dest", mount.target()},
                      {"Options", options}});
     } else if (mount.kind() == Mount::BIND) {
@@ -129,6 +129,8 @@ void add_limits(const device::v1::Service& service, bj::object& spec) {
 }
 
 }  // namespace
+
+std::string volume_name(const std::string& volume) { return "flock-" + volume; }
 
 std::vector<std::string> networks_of(const device::v1::Service& service,
                                      const device::v1::DesiredState& desired) {
