@@ -68,22 +68,35 @@ struct Uplink::Impl {
   Channel& channel(Upward kind) { return *channels[static_cast<std::size_t>(kind)]; }
 
   void start() {
-    for (auto& channel : channels) {
-      SpoolOptions out;
-      out.directory = options.directory + "/" + kFolders[static_cast<std::size_t>(channel->kind)];
-      out.limit_bytes = options.limit_bytes;
-      // Small parts go when there is no room, but not a file for each message.
-      out.segment_bytes = static_cast<std::size_t>(
-          std::clamp<std::int64_t>(options.limit_bytes / 64, 4096, 256 << 10));
-      out.record_bytes = kRecordBytes;
-      out.on_drop = [this, c = &*channel](std::string_view record) { note_drop(*c, record); };
-      channel->spool.emplace(std::move(out));
-    }
     lost.load();
     for (auto& channel : channels) {
       Channel& c = *channel;
-      workers.spawn(kFolders[static_cast<std::size_t>(c.kind)], work(c));
+      open(c);
+      workers.spawn(name_of(c), work(c));
     }
+  }
+
+  static const char* name_of(const Channel& c) {
+    return kFolders[static_cast<std::size_t>(c.kind)];
+  }
+
+  // False when the disk cannot be used.
+  bool open(Channel& c) {
+    if (c.spool) return true;
+    SpoolOptions out;
+    out.directory = options.directory + "/" + name_of(c);
+    out.limit_bytes = options.limit_bytes;
+    // Small parts go when there is no room, but not a file for each message.
+    out.segment_bytes = static_cast<std::size_t>(
+        std::clamp<std::int64_t>(options.limit_bytes / 64, 4096, 256 << 10));
+    out.record_bytes = kRecordBytes;
+    out.on_drop = [this, &c](std::string_view record) { note_drop(c, record); };
+    try {
+      c.spool.emplace(std::move(out));
+    } catch (const Error& error) {
+      tell_trouble(error);
+    }
+    return c.spool.has_value();
   }
 
   // --- What comes
@@ -135,7 +148,7 @@ struct Uplink::Impl {
   }
 
   bool has_backlog(const Channel& c) const {
-    return !c.spool->empty() || (c.kind == Upward::kLogs && !lost.untold().empty());
+    return (c.spool && !c.spool->empty()) || (c.kind == Upward::kLogs && !lost.untold().empty());
   }
 
   // How long what is in memory may wait there while it cannot be sent.
@@ -171,8 +184,7 @@ struct Uplink::Impl {
   }
 
   void note_failure(Channel& c, const Error& error) {
-    log::debug("a message did not arrive; it is kept", error,
-               {{"kind", kFolders[static_cast<std::size_t>(c.kind)]}});
+    log::debug("a message did not arrive; it is kept", error, {{"kind", name_of(c)}});
     c.send_at = now() + Duration(1'000) + c.backoff.next();
   }
 
@@ -190,7 +202,7 @@ struct Uplink::Impl {
     if (c.memory.size() <= keep) return;
     for (std::size_t i = keep; i < c.memory.size(); ++i) store(c, c.memory[i].payload);
     try {
-      c.spool->sync();
+      if (c.spool) c.spool->sync();
     } catch (const Error& error) {
       tell_trouble(error);
     }
@@ -203,6 +215,7 @@ struct Uplink::Impl {
   }
 
   void store(Channel& c, const std::string& payload) {
+    if (!open(c)) return lost.add(c.kind, payload);
     while (disk_bytes() + static_cast<std::int64_t>(payload.size()) + 64 > options.limit_bytes &&
            make_room()) {
     }
@@ -221,7 +234,7 @@ struct Uplink::Impl {
 
   bool make_room() {
     for (auto& channel : channels)
-      if (channel->spool->drop_oldest()) return true;
+      if (channel->spool && channel->spool->drop_oldest()) return true;
     return false;
   }
 
@@ -243,7 +256,7 @@ struct Uplink::Impl {
 
   Task<void> drain(Channel& c) {
     if (c.kind == Upward::kLogs && !lost.untold().empty()) co_await tell_gaps(c);
-    if (now() < c.send_at) co_return;
+    if (now() < c.send_at || !c.spool) co_return;
     std::vector<std::string> records;
     try {
       records = c.spool->next(kFlightBytes);
@@ -295,8 +308,7 @@ struct Uplink::Impl {
       c.send_at = now() + Duration(static_cast<std::int64_t>(bytes) * 1000 /
                                    options.drain_bytes_per_second);
     else if (arrived > 0)
-      log::info("what waited on disk has arrived",
-                {{"kind", kFolders[static_cast<std::size_t>(c.kind)]}});
+      log::info("what waited on disk has arrived", {{"kind", name_of(c)}});
   }
 
   Task<void> tell_gaps(Channel& c) {
@@ -372,6 +384,11 @@ std::int64_t Uplink::waiting_records() const noexcept {
   return sum;
 }
 
-std::int64_t Uplink::disk_bytes() const noexcept { return impl_->disk_bytes(); }
+std::int64_t Uplink::waiting_bytes() const noexcept {
+  std::int64_t sum = 0;
+  for (const auto& channel : impl_->channels)
+    sum += channel->spool ? channel->spool->waiting_bytes() : 0;
+  return sum;
+}
 
 }  // namespace flock::agent

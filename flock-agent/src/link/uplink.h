@@ -43,7 +43,8 @@ class Uplink {
   Uplink(Executor executor, Options options);
   ~Uplink();
 
-  // Opens what is on disk. kUnavailable while another flockd uses it.
+  // Opens what is on disk. A disk that cannot be used is logged and tried again with each message
+  // that needs it.
   void start();
   void set_connected(bool connected);
   void send(Upward kind, std::string payload);
@@ -55,7 +56,7 @@ class Uplink {
 
   const Lost& lost() const noexcept;
   std::int64_t waiting_records() const noexcept;  // on disk
-  std::int64_t disk_bytes() const noexcept;
+  std::int64_t waiting_bytes() const noexcept;
 
  private:
   struct Impl;
