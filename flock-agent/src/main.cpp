@@ -36,6 +36,17 @@ void add_keys(config::Schema& schema, agent::AgentOptions& options, std::string&
   schema.add("commands.reboot", options.reboot, "whether the server may start this machine again");
   schema.add("commands.reboot_command", options.reboot_command,
              "program and arguments; default: systemctl reboot, or the kernel's call");
+  schema.add("spool.limit", options.spool_limit,
+             "bytes on disk of what cannot be sent; beyond it telemetry goes first, events last",
+             256 << 10);
+  schema.add("spool.drain_bytes_per_second", options.spool_drain,
+             "how fast that is sent after an outage, each of its three kinds", 1024);
+  schema.add("logs.lines_per_second", options.log_lines_per_second,
+             "of each service; more are counted and left out; 0: no limit");
+  schema.add("logs.bytes_per_second", options.log_bytes_per_second, "of each service; 0: no limit");
+  schema.add("logs.kernel", options.log_kernel, "send the kernel's messages, too");
+  schema.add("logs.journal", options.log_journal,
+             "not possible yet: the host's journal needs a library that is not on every device");
   schema.add("status_socket", options.status_socket,
              "where flockd status asks; default: status.sock in data_dir");
   schema.add("reconcile_interval", options.reconcile_interval,

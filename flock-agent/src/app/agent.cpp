@@ -2,7 +2,6 @@
 #include "app/agent.h"
 
 #include <algorithm>
-#include <deque>
 #include <exception>
 #include <optional>
 #include <set>
@@ -22,6 +21,8 @@
 #include "base/log.h"
 #include "host/machine.h"
 #include "link/identity.h"
+#include "link/uplink.h"
+#include "logs/log_follower.h"
 #include "mqtt/client.h"
 #include "runtimes/podman.h"
 
@@ -34,7 +35,7 @@ constexpr Duration kSessionLife{7LL * 24 * 3600 * 1000};
 // Between attempts of a device that the server does not want.
 constexpr Duration kRefusedPause{30'000};
 constexpr Duration kFarewell{5'000};
-constexpr std::size_t kOutgoing = 256;
+constexpr Duration kFlush{2'000};
 constexpr int kConnectionsPerAddress = 3;
 constexpr Duration kReportPause{5000};  // after a report that did not arrive
 
@@ -84,12 +85,13 @@ struct Agent::Impl {
         identity(identity_options(options)),
         reconciler(e, make_podman(e, options.podman_socket, options.insecure_hosts),
                    reconciler_options()),
+        uplink(e, uplink_options()),
+        logs(e, log_options()),
         telemetry(e, telemetry_options()),
         commands(e, reconciler, command_options()),
         status(e, options.status_socket, [this] { return status_document(); }),
         boot_id(read_boot_id(options.root)),
         report_changed(e),
-        outgoing_changed(e),
         moved(e),
         stopping(e),
         session(std::make_unique<TaskScope>(e)),
@@ -104,15 +106,12 @@ struct Agent::Impl {
       co_return PullCredentials{identity.device_id(), token};
     };
     out.on_report = [this] { report_changed.set(); };
+    out.on_containers = [this](const std::vector<Observed>& containers) { follow(containers); };
     out.on_exit = [this](const std::string& service, const device::v1::Exit& exit) {
       device::v1::DeviceEvent event = new_event(device::v1::DeviceEvent::SERVICE_EXITED);
       event.set_service(service);
       *event.mutable_exit() = exit;
-      try {
-        queue("events", event.SerializeAsString());
-      } catch (const Error& error) {
-        log::warn("the end of a container is told in the report only", error, {{"service", service}});
-      }
+      uplink.send(Upward::kEvents, event.SerializeAsString());
     };
     return out;
   }
@@ -132,11 +131,13 @@ struct Agent::Impl {
       return phase == ReportedState::DOWNLOADING || phase == ReportedState::STARTING ||
              phase == ReportedState::SOAKING;
     };
-    out.connected = [this] { return bus && bus->connected(); };
+    out.connected = [] { return true; };  // without a connection it goes to the disk
     out.send = [this](device::v1::TelemetryBatch batch) -> Task<void> {
       batch.set_boot_id(boot_id);
       batch.set_seq(++seq);
-      co_await bus->publish(message_of("telemetry", batch.SerializeAsString()));
+      batch.set_dropped_points(batch.dropped_points() + uplink.lost().telemetry_points);
+      uplink.send(Upward::kTelemetry, batch.SerializeAsString());
+      co_return;
     };
     return out;
   }
@@ -153,7 +154,7 @@ struct Agent::Impl {
     out.tell = [this](device::v1::CommandResult result) -> Task<void> {
       device::v1::DeviceEvent event = new_event(device::v1::DeviceEvent::COMMAND);
       *event.mutable_command() = std::move(result);
-      co_await send("events", event.SerializeAsString());
+      co_await uplink.deliver(Upward::kEvents, event.SerializeAsString());
     };
     out.farewell = [this](std::string why) -> Task<void> { co_await say_farewell(std::move(why)); };
     return out;
@@ -170,10 +171,14 @@ struct Agent::Impl {
     watch(scope);
     watch(*session);
     start_status();
+    uplink.start();
+    scope.spawn("logs", logs.run());
+    scope.spawn("telemetry", telemetry.run());
     scope.spawn("commands", commands.run());
     scope.spawn("reconcile", reconciler.run());  // needs no network
     scope.spawn("link", link_loop());
     co_await stopping.wait();
+    co_await flush();
     if (bus && bus->connected()) {
       try {
         Task<void> goodbye = say_goodbye();
@@ -219,7 +224,7 @@ struct Agent::Impl {
   Task<void> say_farewell(std::string why) {
     device::v1::DeviceEvent event = new_event(device::v1::DeviceEvent::SHUTDOWN);
     event.set_detail(std::move(why));
-    Task<void> sending = send("events", event.SerializeAsString());
+    Task<void> sending = uplink.deliver(Upward::kEvents, event.SerializeAsString());
     try {
       co_await with_deadline(std::move(sending), kFarewell, "saying farewell");
     } catch (const Error& error) {
@@ -228,51 +233,52 @@ struct Agent::Impl {
     }
   }
 
-  // --- Events, in their order, until the broker has them
+  // --- What goes up beside the state
 
-  struct Outgoing {
-    std::string leaf, payload;
-    std::shared_ptr<Event> sent;
-  };
-
-  std::shared_ptr<Event> queue(std::string leaf, std::string payload) {
-    if (outgoing.size() >= kOutgoing)
-      throw Error(Code::kUnavailable, "too many events wait for the broker");
-    outgoing.push_back({std::move(leaf), std::move(payload), std::make_shared<Event>(executor)});
-    outgoing_changed.set();
-    return outgoing.back().sent;
+  Uplink::Options uplink_options() {
+    Uplink::Options out;
+    out.directory = options.data_dir + "/spool";
+    out.limit_bytes = options.spool_limit;
+    out.drain_bytes_per_second = options.spool_drain;
+    out.boot_id = read_boot_id(options.root);
+    out.next_seq = [this] { return ++seq; };
+    out.publish = [this](Upward kind, std::string payload) -> Task<void> {
+      if (!bus) throw Error(Code::kUnavailable, "there is no session with the broker");
+      const char* leaf = kind == Upward::kEvents ? "events"
+                         : kind == Upward::kLogs ? "logs"
+                                                 : "telemetry";
+      co_await bus->publish(message_of(leaf, std::move(payload)));
+    };
+    return out;
   }
 
-  Task<void> send(std::string leaf, std::string payload) {
-    const auto sent = queue(std::move(leaf), std::move(payload));
-    co_await sent->wait();
+  LogFollower::Options log_options() {
+    LogFollower::Options out;
+    out.data_dir = options.data_dir;
+    out.boot_id = read_boot_id(options.root);
+    out.lines_per_second = options.log_lines_per_second;
+    out.bytes_per_second = options.log_bytes_per_second;
+    out.kernel = options.log_kernel;
+    out.next_seq = [this] { return ++seq; };
+    out.deliver = [this](std::string payload) -> Task<void> {
+      co_await uplink.deliver(Upward::kLogs, std::move(payload));
+    };
+    return out;
   }
 
-  Task<void> send_loop() {
-    for (;;) {
-      outgoing_changed.reset();
-      if (outgoing.empty() || !bus->connected()) {
-        co_await outgoing_changed.wait();
-        continue;
-      }
-      const Outgoing next = outgoing.front();
-      bool again = false;
-      try {
-        co_await bus->publish(message_of(next.leaf, next.payload));
-      } catch (const Error& error) {
-        if (error.code() == Code::kCancelled) throw;
-        again = error.code() == Code::kTimeout || error.code() == Code::kUnavailable;
-        log::warn(
-            again ? "cannot send an event; trying again" : "the broker does not take an event",
-            error);
-      }
-      if (again) {
-        co_await sleep_for(kReportPause);
-        continue;
-      }
-      next.sent->set();
-      outgoing.pop_front();
-    }
+  void follow(const std::vector<Observed>& containers) {
+    std::vector<Followed> followed;
+    for (const Observed& container : containers)
+      followed.push_back({container.service, container.id, container.log_path});
+    logs.follow(std::move(followed));
+  }
+
+  // What was read or made and is not sent yet: with the broker, else on disk.
+  Task<void> flush() {
+    logs.finish();
+    co_await logs.wait_finished(kFlush);
+    co_await uplink.stop(kFlush);
+    co_await logs.wait_finished(kFlush);
   }
 
   // --- Link
@@ -298,9 +304,8 @@ struct Agent::Impl {
       session->spawn("bus", bus->run());
       session->spawn("renewal", renew_loop());
       session->spawn("report", report_loop());
-      session->spawn("events", send_loop());
-      session->spawn("telemetry", telemetry.run());
       co_await moved.wait();
+      uplink.set_connected(false);
       session->cancel();
       co_await session->join();
       session = std::make_unique<TaskScope>(executor);
@@ -362,12 +367,12 @@ struct Agent::Impl {
     bus->on_connection([this](bool up, const std::string& reason) {
       if (up != is_up || since == TimePoint()) since = system_clock().now();
       is_up = up;
+      uplink.set_connected(up);
       if (up) {
         failed_connections = 0;
         log::info("connected to the broker");
         announce = true;
         report_changed.set();
-        outgoing_changed.set();
         telemetry.on_connected();
         commands.on_connected();
       } else {
@@ -494,8 +499,9 @@ struct Agent::Impl {
     facts.since = since;
     facts.broker = bus_url;
     facts.last_error = bus_error;
-    facts.waiting_messages = outgoing.size();
-    for (const Outgoing& message : outgoing) facts.waiting_bytes += message.payload.size();
+    facts.waiting_messages = static_cast<std::size_t>(uplink.waiting_records());
+    facts.waiting_bytes = static_cast<std::size_t>(uplink.waiting_bytes());
+    facts.lost = uplink.lost();
     return write_status(facts);
   }
 
@@ -503,6 +509,8 @@ struct Agent::Impl {
   AgentOptions options;
   Identity identity;
   Reconciler reconciler;
+  Uplink uplink;
+  LogFollower logs;
   Telemetry telemetry;
   Commands commands;
   StatusServer status;
@@ -521,8 +529,7 @@ struct Agent::Impl {
   TimePoint since{};  // of the connection as it is
   bool is_up = false;
   std::string bus_url, bus_error;
-  std::deque<Outgoing> outgoing;  // oldest first
-  Event report_changed, outgoing_changed, moved, stopping;
+  Event report_changed, moved, stopping;
   std::unique_ptr<TaskScope> session;  // what belongs to one broker address
   TaskScope scope;
 };

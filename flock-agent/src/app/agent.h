@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,10 @@ struct AgentOptions {
       token_lifetime{0};
   bool reboot = true;
   std::vector<std::string> reboot_command;
+  std::int64_t spool_limit = 32 << 20;   // bytes on disk of what cannot be sent
+  std::int64_t spool_drain = 128 << 10;  // bytes a second of each kind, after an outage
+  std::int64_t log_lines_per_second = 200, log_bytes_per_second = 64 << 10;  // of each service
+  bool log_kernel = false, log_journal = false;
   std::string status_socket;  // "": data_dir/status.sock
   std::string root;           // "", or in tests a folder with proc/, sys/ and dev/
 };

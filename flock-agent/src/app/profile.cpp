@@ -39,6 +39,9 @@ void complete(AgentOptions& options) {
   fill(options.token_lifetime, profile->token);
   if (options.keep_alive < kShortestKeepAlive || options.keep_alive > kLongestKeepAlive)
     throw Error(Code::kInvalidArgument, "mqtt.keep_alive must be between 1s and 18h12m15s");
+  if (options.log_journal)
+    throw Error(Code::kUnsupported, "flockd cannot follow the host's journal")
+        .hint("take logs.journal away; logs.kernel: true sends the kernel's messages");
   if (options.look_interval > options.telemetry_interval)
     options.look_interval = options.telemetry_interval;
   if (options.status_socket.empty()) options.status_socket = options.data_dir + "/status.sock";

@@ -217,6 +217,7 @@ struct Reconciler::Impl {
     co_await do_jobs();
     const StatePtr wanted = desired, before = current;  // a newer one may arrive while we wait
     const World world = co_await observe(*wanted, *before);
+    options.on_containers(world.containers);
     co_await note_ends(world);
     if (wanted != desired) co_return Duration(0);
     const Plan plan = make_plan(world, memory, settled_since);

@@ -22,6 +22,8 @@ class Reconciler {
     Duration interval{5'000};
     std::function<Task<PullCredentials>()> credentials;
     std::function<void()> on_report;  // report() has changed
+    // What each round sees, before it changes anything.
+    std::function<void(const std::vector<Observed>& containers)> on_containers = [](const auto&) {};
     // A run of a service that should have gone on ended, while this looked on.
     std::function<void(std::string service, device::v1::Exit exit)> on_exit = [](auto, auto) {};
   };

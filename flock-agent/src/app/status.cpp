@@ -142,7 +142,11 @@ std::string write_status(const StatusFacts& facts) {
       {"desired", {{"version", facts.desired_version}}},
       {"reported", std::move(reported)},
       {"services", std::move(services)},
-      {"waiting", {{"messages", facts.waiting_messages}, {"bytes", facts.waiting_bytes}}}};
+      {"waiting", {{"messages", facts.waiting_messages}, {"bytes", facts.waiting_bytes}}},
+      {"lost",
+       {{"telemetry_points", facts.lost.telemetry_points},
+        {"log_lines", facts.lost.log_lines},
+        {"events", facts.lost.events}}}};
   return bj::serialize(document);
 }
 
@@ -224,7 +228,7 @@ std::string describe_status(const std::string& document) {
   const bj::object& status = value.get_object();
   const bj::object &connection = part_of(status, "connection"),
                    &desired = part_of(status, "desired"), &reported = part_of(status, "reported"),
-                   &waiting = part_of(status, "waiting");
+                   &waiting = part_of(status, "waiting"), &lost = part_of(status, "lost");
   std::string out;
   add_line(out, "flockd",
            text_of(status, "version") + ", profile " + text_of(status, "profile") + ", started " +
@@ -243,6 +247,9 @@ std::string describe_status(const std::string& document) {
   add_line(out, "Waiting",
            text_of(waiting, "messages") + " messages, " + text_of(waiting, "bytes") +
                " bytes for the broker");
+  add_line(out, "Lost",
+           text_of(lost, "telemetry_points") + " points, " + text_of(lost, "log_lines") +
+               " log lines, " + text_of(lost, "events") + " events, for want of room");
   const bj::value* services = status.if_contains("services");
   if (services && services->is_array() && !services->get_array().empty()) {
     out += "Services\n";

@@ -12,6 +12,7 @@
 #include "base/time.h"
 #include "domain/plan.h"
 #include "link/identity.h"
+#include "link/uplink.h"
 
 namespace flock::agent {
 
@@ -24,6 +25,7 @@ struct StatusFacts {
   TimePoint started, since;  // `since`: of the connection as it is; TimePoint() when there was none
   bool connected = false;
   std::size_t waiting_messages = 0, waiting_bytes = 0;
+  Lost lost;
 };
 std::string write_status(const StatusFacts& facts);
 

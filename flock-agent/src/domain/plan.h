@@ -32,6 +32,7 @@ struct Observed {
   TimePoint started;
   std::optional<device::v1::HealthCheck> image_check;  // what the image brings by itself
   int pid = 0;                                         // of its first process, while it runs
+  std::string log_path;  // of a k8s-file log; "": its log is elsewhere
 };
 
 // Failed attempts at one step in a row.

@@ -88,6 +88,16 @@ device::v1::HealthCheck read_check(const bj::object& config) {
   return check;
 }
 
+// "json-file" is Podman's other name for the same format.
+std::string read_log_path(const bj::object& container) {
+  const bj::value* host = container.if_contains("HostConfig");
+  const bj::value* found =
+      host && host->is_object() ? host->get_object().if_contains("LogConfig") : nullptr;
+  if (found == nullptr || !found->is_object()) return "";
+  const std::string driver = text_of(found->get_object(), "Type");
+  return driver == "k8s-file" || driver == "json-file" ? text_of(found->get_object(), "Path") : "";
+}
+
 // Podman's events of one container, a JSON object a line. Of `podman stop` it tells only that the
 // container was cleaned up twice: by whoever stopped it, and at its end as always.
 Ending read_ending(const std::string& lines, std::int64_t since_ms) {
@@ -142,7 +152,9 @@ class Podman final : public Runtime {
       observed.service = text_of(labels->get_object(), kServiceLabel);
       observed.config_hash = text_of(labels->get_object(), kConfigLabel);
       observed.image_digests = co_await digests_of(text_of(container, "ImageID"));
-      observed.image_check = co_await check_of_container(observed.id);
+      const Fixed fixed = co_await fixed_of(observed.id);
+      observed.image_check = fixed.check;
+      observed.log_path = fixed.log_path;
       const std::string state = text_of(container, "State");
       observed.run = state == "running" || state == "paused" || state == "stopping" ? Run::kRunning
                      : state == "created" || state == "configured" || state == "initialized"
@@ -374,25 +386,30 @@ class Podman final : public Runtime {
     co_return digests;
   }
 
-  // What a container's check is never changes.
-  Task<std::optional<device::v1::HealthCheck>> check_of_container(std::string id) {
-    if (const auto known = checks_.find(id); known != checks_.end()) co_return known->second;
+  // What never changes in a container's life.
+  struct Fixed {
     std::optional<device::v1::HealthCheck> check;
+    std::string log_path;
+  };
+  Task<Fixed> fixed_of(std::string id) {
+    if (const auto known = fixed_.find(id); known != fixed_.end()) co_return known->second;
+    Fixed fixed;
     try {
       const bj::value answer = co_await call("GET", "/containers/" + id + "/json");
       const bj::value* config = object_of(answer).if_contains("Config");
       const bj::value* health =
           config && config->is_object() ? config->get_object().if_contains("Healthcheck") : nullptr;
-      if (health && health->is_object()) check = read_check(health->get_object());
+      if (health && health->is_object()) fixed.check = read_check(health->get_object());
+      fixed.log_path = read_log_path(object_of(answer));
     } catch (const Error& error) {
       if (error.code() != Code::kNotFound) throw;
     }
-    checks_[id] = check;
-    co_return check;
+    fixed_[id] = fixed;
+    co_return fixed;
   }
 
   void forget_others(const std::vector<Observed>& containers) {
-    std::erase_if(checks_, [&](const auto& item) {
+    std::erase_if(fixed_, [&](const auto& item) {
       return std::none_of(containers.begin(), containers.end(),
                           [&](const Observed& c) { return c.id == item.first; });
     });
@@ -424,8 +441,8 @@ class Podman final : public Runtime {
   net::HttpClient http_;
   net::HttpClient patient_http_;  // for what may take long by its nature: stops and pulls
   std::vector<std::string> insecure_;
-  std::map<std::string, std::set<std::string>> digests_;                  // by image id
-  std::map<std::string, std::optional<device::v1::HealthCheck>> checks_;  // by container id
+  std::map<std::string, std::set<std::string>> digests_;  // by image id
+  std::map<std::string, Fixed> fixed_;                    // by container id
   std::set<std::string> ours_;  // digests that this device pulled or a container of ours used
 };
 

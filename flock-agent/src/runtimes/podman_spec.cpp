@@ -15,6 +15,10 @@ namespace {
 
 namespace bj = boost::json;
 
+// A file that flockd can follow, whatever the host's default is, and that does not fill the disk:
+// beyond this size the runtime begins a new one.
+constexpr std::int64_t kContainerLogBytes = 10 << 20;
+
 template <class List>
 bj::array strings(const List& list) {
   bj::array out;
@@ -149,10 +153,12 @@ std::string container_spec(const device::v1::Service& service,
   labels[kManagedLabel] = "true";
   labels[kServiceLabel] = service.name();
   labels[kConfigLabel] = config_hash;
-  bj::object spec{{"name", "flock-" + service.name()},
-                  {"image", service.image()},
-                  {"labels", std::move(labels)},
-                  {"restart_policy", "no"}};
+  bj::object spec{
+      {"name", "flock-" + service.name()},
+      {"image", service.image()},
+      {"labels", std::move(labels)},
+      {"log_configuration", bj::object{{"driver", "k8s-file"}, {"size", kContainerLogBytes}}},
+      {"restart_policy", "no"}};
   if (service.has_command()) spec["command"] = strings(service.command());
   if (service.has_entrypoint()) spec["entrypoint"] = strings(service.entrypoint());
   if (!service.environment().empty()) spec["env"] = map_of(service.environment());
