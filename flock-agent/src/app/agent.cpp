@@ -131,13 +131,11 @@ struct Agent::Impl {
       return phase == ReportedState::DOWNLOADING || phase == ReportedState::STARTING ||
              phase == ReportedState::SOAKING;
     };
-    out.connected = [] { return true; };  // without a connection it goes to the disk
-    out.send = [this](device::v1::TelemetryBatch batch) -> Task<void> {
+    out.send = [this](device::v1::TelemetryBatch batch) {
       batch.set_boot_id(boot_id);
       batch.set_seq(++seq);
-      batch.set_dropped_points(batch.dropped_points() + uplink.lost().telemetry_points);
+      batch.set_dropped_points(uplink.lost().telemetry_points);
       uplink.send(Upward::kTelemetry, batch.SerializeAsString());
-      co_return;
     };
     return out;
   }

@@ -2,6 +2,7 @@
 #include "app/reconciler.h"
 
 #include <algorithm>
+#include <csignal>
 #include <deque>
 #include <set>
 
@@ -12,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "crypto/keys.h"
+#include "host/machine.h"
 #include "link/desired_store.h"
 
 namespace flock::agent {
@@ -284,6 +286,9 @@ struct Reconciler::Impl {
   // Compares with what ran at the last look: a run that is over is looked into at once, for the
   // runtime forgets how it ended when the container starts again.
   Task<void> note_ends(const World& world) {
+    const auto kills = read_oom_kills();
+    const bool killed = kills && oom_kills && *kills > *oom_kills;
+    oom_kills = kills;
     std::map<std::string, KnownRun> now;
     for (const Observed& container : world.containers) {
       const KnownRun run{container.service, container.started, container.run == Run::kRunning};
@@ -294,7 +299,7 @@ struct Reconciler::Impl {
       const bool ran = known && before->second.running;
       const bool another = known && before->second.started != run.started;
       if (container.run == Run::kExited && (!known || ran || another || own_start))
-        co_await note_exit(container, world, known || own_start);
+        co_await note_exit(container, world, {known || own_start, killed});
       else if (run.running && ran && another && !own_start)
         note_foreign_end(container.id, before->second);  // somebody started it again
     }
@@ -307,9 +312,16 @@ struct Reconciler::Impl {
     seen = world.containers;
   }
 
-  // `watched`: the run was seen, so its end is news. One that ended while flockd did not run is
-  // told in the report only, for nobody knows whether it was told before.
-  Task<void> note_exit(Observed container, const World& world, bool watched) {
+  struct Circumstances {
+    // The run was seen, so its end is news. One that ended while flockd did not run is told in the
+    // report only, for nobody knows whether it was told before.
+    bool watched = false;
+    // Since the last look the kernel ended something because memory ran out. With the older cgroups
+    // Podman does not notice that it was a container.
+    bool oom_kill = false;
+  };
+
+  Task<void> note_exit(Observed container, const World& world, Circumstances then) {
     LastRun last;
     try {
       last = co_await runtime->last_run_of(container.id);
@@ -320,7 +332,7 @@ struct Reconciler::Impl {
       last.started = container.started;
     }
     const bool own = own_ends.erase(container.id) > 0;
-    bool news = watched && !own;
+    bool news = then.watched && !own;
     for (const DesiredState* state : {&world.desired, &world.current})
       for (const Service& service : state->services())
         if (service.name() == container.service && completes(service, container)) news = false;
@@ -329,7 +341,8 @@ struct Reconciler::Impl {
     if (last.exit.by() != device::v1::Exit::BY_UNSPECIFIED)
       tell_exit(container.service, last.exit, news);
     else
-      background.spawn("ending", judge_exit(container.id, container.service, last, news));
+      background.spawn("ending",
+                       judge_exit(container.id, container.service, last, {news, then.oom_kill}));
   }
 
   // A run that ended and left nothing to look at: its container was removed or started again.
@@ -338,10 +351,10 @@ struct Reconciler::Impl {
     last.exit.set_by(device::v1::Exit::OTHERS);
     last.exit.set_at_ms(to_unix_ms(system_clock().now()));
     last.started = run.started;
-    background.spawn("ending", judge_exit(id, run.service, std::move(last), true));
+    background.spawn("ending", judge_exit(id, run.service, std::move(last), {true, false}));
   }
 
-  Task<void> judge_exit(std::string id, std::string service, LastRun last, bool news) {
+  Task<void> judge_exit(std::string id, std::string service, LastRun last, Circumstances then) {
     co_await sleep_for(kEndingWritten);
     Ending ending;
     try {
@@ -353,12 +366,16 @@ struct Reconciler::Impl {
     if (last.exit.by() == device::v1::Exit::BY_UNSPECIFIED) {
       const bool others = ending.by_others || comes_from_outside(last.exit.signal());
       last.exit.set_by(others ? device::v1::Exit::OTHERS : device::v1::Exit::ITSELF);
+      if (!ending.by_others && last.exit.signal() == SIGKILL && then.oom_kill) {
+        last.exit.set_by(device::v1::Exit::KERNEL);
+        last.exit.set_out_of_memory(true);
+      }
     } else if (ending.exit_code) {
       const device::v1::Exit known = exit_from_code(*ending.exit_code);
       last.exit.set_code(known.code());
       last.exit.set_signal(known.signal());
     }
-    tell_exit(service, last.exit, news);
+    tell_exit(service, last.exit, then.watched);
     wake.set();
   }
 
@@ -690,6 +707,7 @@ struct Reconciler::Impl {
   SteadyPoint settled_since{}, trouble_since{};
   std::int64_t cleaned = 0;
   std::map<std::string, KnownRun> runs;  // by container id
+  std::optional<std::int64_t> oom_kills = read_oom_kills();
   std::vector<Observed> seen;
   std::set<std::string> own_ends, own_starts;  // container ids: what flockd does itself
   std::deque<std::shared_ptr<Job>> jobs;

@@ -22,9 +22,8 @@ class Telemetry {
     PaceOptions pace;
     std::function<std::vector<Observed>()> containers;
     std::function<bool()> updating;
-    std::function<bool()> connected;
-    // Adds identifiers and publishes. What it throws keeps the batch for the next time.
-    std::function<Task<void>(device::v1::TelemetryBatch)> send;
+    // Adds identifiers and sends it up.
+    std::function<void(device::v1::TelemetryBatch)> send;
   };
   Telemetry(Executor executor, Options options);
   ~Telemetry();

@@ -257,6 +257,16 @@ TEST_F(Containers, RatesBeginAnewWithTheCounters) {
   EXPECT_FALSE(meter.sample({container(10)}, after(3000)).at(0).has_cpu_cores());
 }
 
+TEST_F(Kernel, CountsWhatMemoryCost) {
+  EXPECT_FALSE(read_oom_kills(dir.path()));
+  write("/proc/vmstat", "nr_free_pages 1\noom_kill 3\n");
+  EXPECT_EQ(read_oom_kills(dir.path()), 3);
+  write("/proc/uptime", "100.5 1.0\n");
+  const auto boot = read_boot_time(dir.path());
+  ASSERT_TRUE(boot);
+  EXPECT_LT(std::chrono::abs(system_clock().now() - *boot - Duration(100'500)), Duration(5000));
+}
+
 // --- What can be done to the machine
 
 TEST_F(Kernel, ALightIsBlinkedAndPutBack) {

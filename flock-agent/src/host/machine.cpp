@@ -89,6 +89,11 @@ std::optional<TimePoint> read_boot_time(const std::string& root) {
   return system_clock().now() - Duration(static_cast<Duration::rep>(*seconds * 1000));
 }
 
+std::optional<std::int64_t> read_oom_kills(const std::string& root) {
+  const auto text = read_kernel_file(root + "/proc/vmstat");
+  return text ? value_of(*text, "oom_kill") : std::nullopt;
+}
+
 bool Light::set(const std::string& trigger) const { return write_to(file, trigger + "\n"); }
 
 std::optional<Light> find_light(const std::string& root) {

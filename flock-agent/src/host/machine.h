@@ -2,6 +2,7 @@
 // What can be done to the machine itself. `root` as for HostMeter.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,6 +16,10 @@ namespace flock::agent {
 std::string read_boot_id(const std::string& root = "");
 // When this boot began by the present clock; nothing when the kernel does not tell.
 std::optional<TimePoint> read_boot_time(const std::string& root = "");
+
+// How many processes the kernel has ended since boot because memory ran out; nothing when it does
+// not count them.
+std::optional<std::int64_t> read_oom_kills(const std::string& root = "");
 
 // A lamp whose blinking can be set.
 struct Light {
