@@ -6,13 +6,12 @@
 
 #include <boost/json.hpp>
 
+#include "app/test_backend.h"
 #include "async/loop.h"
 #include "async/scope.h"
 #include "base/error.h"
-#include "base/id.h"
 #include "link/desired_store.h"
 #include "mqtt/client.h"
-#include "net/http_server.h"
 #include "testing/run_task.h"
 #include "testing/servers.h"
 
@@ -20,40 +19,9 @@ namespace flock::agent {
 namespace {
 
 namespace ft = flock::testing;
-namespace bj = boost::json;
+
 using ft::run_task;
 using ft::TempDir;
-
-// Registers everybody as one device.
-struct Backend {
-  explicit Backend(Executor executor)
-      : server(
-            executor, [this](net::Request) { return answer(); },
-            [](const net::Request&, std::exception_ptr) { return net::Response{500, {}, ""}; }) {
-    auto listener = net::Listener::tcp(executor, "127.0.0.1", 0);
-    url = "http://127.0.0.1:" + std::to_string(listener->port());
-    server.listen(std::move(listener));
-  }
-  Task<net::Reply> answer() {
-    ++calls;
-    bj::array urls;
-    for (const std::string& broker : brokers) urls.push_back(bj::value(broker));
-    const TimePoint now = system_clock().now();
-    net::Reply reply;
-    reply.response.body =
-        bj::serialize(bj::object{{"device_id", device},
-                                 {"token", "token"},
-                                 {"server_time", to_rfc3339(now)},
-                                 {"token_expires_at", to_rfc3339(now + life)},
-                                 {"mqtt", {{"urls", std::move(urls)}, {"ca_certificates", ""}}}});
-    co_return reply;
-  }
-  net::HttpServer server;
-  std::string url, device = new_uuid();
-  std::vector<std::string> brokers;
-  Duration life{3'600'000};
-  int calls = 0;
-};
 
 class AgentLink : public ::testing::Test {
  protected:
