@@ -32,30 +32,6 @@ using device::v1::LogGap;
 using ft::run_task;
 using ft::TempDir;
 
-// "app LINES BURST PAUSE_MS WORD": writes "WORD 1", "WORD 2", ... and then waits.
-constexpr const char* kApp = R"c(
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
-static void stop(int n) { (void)n; _exit(0); }
-int main(int count, char** words) {
-  signal(SIGTERM, stop);
-  if (count < 5) return 2;
-  int lines = atoi(words[1]), burst = atoi(words[2]), pause_ms = atoi(words[3]);
-  struct timespec rest = {pause_ms / 1000, pause_ms % 1000 * 1000000L};
-  for (int i = 1; i <= lines; ++i) {
-    printf("%s %d ................................................................\n", words[4], i);
-    if (i % burst) continue;
-    fflush(stdout);
-    nanosleep(&rest, 0);
-  }
-  fflush(stdout);
-  for (;;) pause();
-}
-)c";
-
 // flockd in a process of its own.
 class Flockd {
  public:
@@ -104,7 +80,7 @@ class LogsOfContainers : public ::testing::Test {
       GTEST_SKIP() << "needs root, podman and mosquitto";
     broker.start();
     podman.start();
-    image = podman.build("talk", kApp);
+    image = podman.build("talk", kTalkingApp);
   }
 
   AgentOptions options(const Backend& backend) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// For tests: a backend that only hands out tokens.
+// For tests and benches: a backend that only hands out tokens, and a container that writes lines.
 #pragma once
 
 #include <boost/json.hpp>
@@ -43,5 +43,29 @@ struct Backend {
   Duration life{3'600'000};
   int calls = 0;
 };
+
+// "app LINES BURST PAUSE_MS WORD": writes "WORD 1", "WORD 2", ... and then waits.
+inline constexpr const char* kTalkingApp = R"c(
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+static void stop(int n) { (void)n; _exit(0); }
+int main(int count, char** words) {
+  signal(SIGTERM, stop);
+  if (count < 5) return 2;
+  int lines = atoi(words[1]), burst = atoi(words[2]), pause_ms = atoi(words[3]);
+  struct timespec rest = {pause_ms / 1000, pause_ms % 1000 * 1000000L};
+  for (int i = 1; i <= lines; ++i) {
+    printf("%s %d ................................................................\n", words[4], i);
+    if (i % burst) continue;
+    fflush(stdout);
+    nanosleep(&rest, 0);
+  }
+  fflush(stdout);
+  for (;;) pause();
+}
+)c";
 
 }  // namespace flock::agent
