@@ -258,13 +258,13 @@ TEST_F(LogsOfContainers, WhatTheFullSpoolDropsIsCountedExactly) {
     AgentOptions little = options(backend);
     little.spool_limit = 256 << 10;
     Flockd flockd(little, dir.file("flockd.log"));
-    co_await want(backend.device, wish(1, {"20000", "200", "80", "one"}));
+    co_await want(backend.device, wish(1, {"12000", "200", "80", "one"}));
     co_await until("the first lines", [&] { return !lines.empty(); });
     broker.stop();
-    co_await sleep_for(Duration(11'000));
+    co_await sleep_for(Duration(6'500));
     broker.start();
-    co_await until("all lines", [&] { return accounted() >= 20000; });
-    expect_accounted(20000);
+    co_await until("all lines", [&] { return accounted() >= 12000; });
+    expect_accounted(12000);
     EXPECT_FALSE(gaps.empty());
     expect_gaps(LogGap::SPOOL_FULL);
     std::int64_t bytes = 0;
