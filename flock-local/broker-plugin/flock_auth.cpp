@@ -38,7 +38,7 @@ struct Session {
 };
 
 struct Revocation {
-  TimePoint at;    // tokens issued up to then are refused
+  TimePoint at;     // tokens issued up to then are refused
   TimePoint until;  // when the last of them has expired by itself
 };
 
@@ -47,7 +47,7 @@ struct Plugin {
   std::string jwks_file, issuer;
   timespec jwks_time{};
   crypto::JwkSet keys;
-  std::map<std::string, Session> sessions;   // by device id
+  std::map<std::string, Session> sessions;    // by device id
   std::map<std::string, Revocation> revoked;  // by device id
   TimePoint next_sweep{};
 };
@@ -170,13 +170,12 @@ int on_tick(int, void*, void*) {
     plugin.sessions.erase(current);
     mosquitto_kick_client_by_clientid(device.c_str(), true);
   }
-  std::erase_if(plugin.revoked,
-                [&](const auto& item) { return item.second.until < now; });
+  std::erase_if(plugin.revoked, [&](const auto& item) { return item.second.until < now; });
   return MOSQ_ERR_SUCCESS;
 }
 
-// $CONTROL/flock/v1/revoke: {"device": id, "revoked_at_ms": n, "keep_until_ms": n}. Only backend users get here:
-// acl_file lets nobody else write.
+// $CONTROL/flock/v1/revoke: {"device": id, "revoked_at_ms": n, "keep_until_ms": n}. Only backend
+// users get here: acl_file lets nobody else write.
 int on_revoke(int, void* data, void*) {
   auto* event = static_cast<mosquitto_evt_control*>(data);
   const char* user = mosquitto_client_username(event->client);

@@ -137,8 +137,9 @@ class Ends : public ::testing::Test {
       co_await until("it in the report", [&] {
         return last_exit(on).SerializeAsString() == told.front().second.SerializeAsString();
       });
-      co_await until("it runs again",
-                     [&] { return runs(on, "web") || on.report().services(0).restart_count() > 0; });
+      co_await until("it runs again", [&] {
+        return runs(on, "web") || on.report().services(0).restart_count() > 0;
+      });
     };
     with_reconciler(body);
     podman->run({"rm", "--all", "--force", "--time", "0"});
@@ -232,7 +233,8 @@ TEST_F(Ends, ARestartByHandIsDoneOnceAndIsNoFailure) {
     co_await sleep_for(Duration(1100));  // Podman tells starts by the second
     const std::string id = on.report().services(0).container_id();
     co_await on.restart("web");
-    co_await until("its new run", [&] { return runs(on, "web") && last_exit(on).by() == Exit::FLOCK; });
+    co_await until("its new run",
+                   [&] { return runs(on, "web") && last_exit(on).by() == Exit::FLOCK; });
     EXPECT_EQ(on.report().services(0).container_id(), id);
     EXPECT_EQ(on.report().services(0).restart_count(), 0u);
     EXPECT_EQ(co_await ft::code_of_task(on.restart("db")), Code::kNotFound);
@@ -251,8 +253,9 @@ TEST_F(Ends, APurgeEmptiesTheServicesVolumesAndNoOther) {
     const auto all = [&] { return runs(on, "web") && runs(on, "sidecar") && runs(on, "db"); };
     co_await until("all run", [&] { return all() && on.containers().size() == 3; });
     const std::string db = on.report().services(2).container_id();
-    std::ofstream(podman->run({"volume", "inspect", "--format", "{{.Mountpoint}}",
-                               "flock-web-data"}) + "/old")
+    std::ofstream(
+        podman->run({"volume", "inspect", "--format", "{{.Mountpoint}}", "flock-web-data"}) +
+        "/old")
         << "old data";
     EXPECT_EQ(volume("flock-web-data", "old"), "old data");
     EXPECT_EQ(co_await ft::code_of_task(on.purge("web", {"db-data"}, [] {})), Code::kUnprocessable);
@@ -308,8 +311,9 @@ TEST_F(Ends, ARefusedGoingDownBringsTheContainersBack) {
 TEST_F(Ends, RunningContainersAreMeasured) {
   add("web").mutable_limits()->set_memory_bytes(24 << 20);
   const auto body = [&](Reconciler& on) -> Task<void> {
-    co_await until("it runs", [&] { return runs(on, "web") && !on.containers().empty() &&
-                                           on.containers().front().pid > 0; });
+    co_await until("it runs", [&] {
+      return runs(on, "web") && !on.containers().empty() && on.containers().front().pid > 0;
+    });
     ContainerMeter meter("");
     meter.sample(on.containers(), std::chrono::steady_clock::now());
     co_await sleep_for(Duration(100));

@@ -34,7 +34,10 @@ class DeviceTokens {
   // `lifetime` of tokens for which nothing else is asked, `longest` of those for which it is.
   DeviceTokens(crypto::Key key, std::string issuer, Duration lifetime,
                Duration longest = Duration(0))
-      : key_(std::move(key)), issuer_(std::move(issuer)), lifetime_(lifetime), longest_(std::max(lifetime, longest)) {}
+      : key_(std::move(key)),
+        issuer_(std::move(issuer)),
+        lifetime_(lifetime),
+        longest_(std::max(lifetime, longest)) {}
   struct Token {
     std::string text;
     TimePoint expires;

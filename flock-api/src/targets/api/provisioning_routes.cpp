@@ -102,7 +102,8 @@ Task<net::Reply> register_route(Call& call) {
     co_return reply;
   }
   const auto& registered = std::get<services::Registered>(outcome);
-  co_return json_reply(registered.created ? 201 : 200, credentials_json(c, registered, now, lifetime));
+  co_return json_reply(registered.created ? 201 : 200,
+                       credentials_json(c, registered, now, lifetime));
 }
 
 Task<net::Reply> token_route(Call& call) {
