@@ -20,6 +20,7 @@ class LostLog {
   const Lost& counts() const { return counts_; }
   // Gaps that nobody was told of: a LogBatch, or "".
   std::string untold() const;
+  bool has_gaps() const { return gaps_.streams_size() > 0; }
   // `told`: what untold() gave.
   void forget(const std::string& told);
 

@@ -130,8 +130,12 @@ struct Uplink::Impl {
     for (;;) {
       c.wake.reset();
       if (connected && now() >= c.send_at) {
+        if (has_gaps(c)) {
+          co_await tell_gaps(c);
+          continue;
+        }
         if (has_backlog(c)) {
-          store_memory(c);
+          store_memory(c);  // behind what is there
           co_await drain(c);
           continue;
         }
@@ -147,9 +151,8 @@ struct Uplink::Impl {
     }
   }
 
-  bool has_backlog(const Channel& c) const {
-    return (c.spool && !c.spool->empty()) || (c.kind == Upward::kLogs && !lost.untold().empty());
-  }
+  static bool has_backlog(const Channel& c) { return c.spool && !c.spool->empty(); }
+  bool has_gaps(const Channel& c) const { return c.kind == Upward::kLogs && lost.has_gaps(); }
 
   // How long what is in memory may wait there while it cannot be sent.
   Duration until_stored(const Channel& c) const {
@@ -255,8 +258,6 @@ struct Uplink::Impl {
   // --- From the disk
 
   Task<void> drain(Channel& c) {
-    if (c.kind == Upward::kLogs && !lost.untold().empty()) co_await tell_gaps(c);
-    if (now() < c.send_at || !c.spool) co_return;
     std::vector<std::string> records;
     try {
       records = c.spool->next(kFlightBytes);

@@ -43,8 +43,6 @@ struct LogFollower::Impl {
         kernel_ready(e),
         watchers(e) {
     saved = load_positions(positions_path);
-    was_clean = saved.clean;
-    same_boot = saved.boot_id == options.boot_id;
   }
   ~Impl() {
     if (kernel_ready.is_open()) kernel_ready.release();  // KernelLog closes it
@@ -81,8 +79,8 @@ struct LogFollower::Impl {
     if (known != streams.end()) return known->second;
     const RateLimit limit(options.lines_per_second, options.bytes_per_second);
     LogStream& fresh = streams.try_emplace(service, service, limit, sink).first->second;
-    if (const auto before = saved.services.find(service); before != saved.services.end())
-      fresh.restore(before->second, same_boot, was_clean);
+    if (const auto before = saved.find(service); before != saved.end())
+      fresh.restore(before->second, options.boot_id);
     return fresh;
   }
 
@@ -90,8 +88,6 @@ struct LogFollower::Impl {
 
   Task<void> run() {
     start_watching();
-    // From now on numbers are used that are not in it.
-    if (saved.clean) write_positions(false);
     for (;;) {
       const bool last = finishing;
       wake.reset();
@@ -160,6 +156,7 @@ struct LogFollower::Impl {
   Task<void> cut() {
     for (auto& [name, stream] : streams) stream.cut();
     if (sink.batch.streams_size() > 0) {
+      announce();
       sink.batch.set_boot_id(options.boot_id);
       sink.batch.set_seq(options.next_seq());
       std::string payload = sink.batch.SerializeAsString();
@@ -247,6 +244,14 @@ struct LogFollower::Impl {
 
   // --- Positions
 
+  // Before numbers are used that a restart does not know of.
+  void announce() {
+    const auto unknown = [](const auto& item) {
+      return item.second.begun() && !item.second.announced;
+    };
+    if (std::ranges::any_of(streams, unknown)) save(false);
+  }
+
   void note_unsaved() {
     if (!std::exchange(unsaved, true)) save_at = now() + options.save;
   }
@@ -256,16 +261,13 @@ struct LogFollower::Impl {
   }
 
   void save(bool end) {
-    for (const auto& [name, stream] : streams) saved.services[name] = stream.safe();
-    const bool all = std::ranges::all_of(streams, [](const auto& item) {
-      return item.second.safe().number == item.second.next_number();
-    });
-    write_positions(end && all);
-  }
-
-  void write_positions(bool clean) {
-    saved.boot_id = options.boot_id;
-    saved.clean = clean;
+    for (auto& [name, stream] : streams) {
+      if (!stream.begun()) continue;
+      Position& position = saved[name] = stream.safe();
+      position.boot_id = options.boot_id;
+      position.clean = end && position.number == stream.next_number();
+      stream.announced = true;
+    }
     unsaved = false;
     try {
       save_positions(positions_path, saved);
@@ -279,7 +281,6 @@ struct LogFollower::Impl {
   Options options;
   const std::string positions_path;
   Positions saved;
-  bool was_clean = false, same_boot = false;  // of what was saved when this began
   LogStream::Sink sink;
   std::map<std::string, LogStream> streams;  // by service; "" is the machine
   std::set<std::string> unreadable;          // containers whose logs are elsewhere

@@ -20,6 +20,8 @@ std::int64_t number_of(const bj::object& object, const char* key) {
 
 Position read_position(const bj::object& in) {
   Position out;
+  out.boot_id = std::string(in.at("boot_id").as_string());
+  out.clean = in.at("clean").as_bool();
   out.epoch = number_of(in, "epoch");
   out.number = number_of(in, "number");
   out.container = std::string(in.at("container").as_string());
@@ -39,12 +41,9 @@ Positions load_positions(const std::string& path) {
     const auto text = read_file(path);
     if (!text) return {};
     const bj::value value = json::parse(*text);
-    const bj::object& object = value.as_object();
     Positions out;
-    out.boot_id = std::string(object.at("boot_id").as_string());
-    out.clean = object.at("clean").as_bool();
-    for (const auto& [service, position] : object.at("services").as_object())
-      out.services[std::string(service)] = read_position(position.as_object());
+    for (const auto& [service, position] : value.as_object())
+      out[std::string(service)] = read_position(position.as_object());
     return out;
   } catch (const std::exception& error) {  // Boost.JSON's, too
     log::warn("the positions in the logs cannot be read; numbering begins anew",
@@ -55,8 +54,10 @@ Positions load_positions(const std::string& path) {
 
 void save_positions(const std::string& path, const Positions& positions) {
   bj::object services;
-  for (const auto& [service, position] : positions.services)
-    services[service] = bj::object{{"epoch", position.epoch},
+  for (const auto& [service, position] : positions)
+    services[service] = bj::object{{"boot_id", position.boot_id},
+                                   {"clean", position.clean},
+                                   {"epoch", position.epoch},
                                    {"number", position.number},
                                    {"container", position.container},
                                    {"inode", position.inode},
@@ -65,9 +66,7 @@ void save_positions(const std::string& path, const Positions& positions) {
                                    {"limit_lines", position.limit.lines},
                                    {"limit_bytes", position.limit.bytes},
                                    {"limit_at", position.limit.at_ms}};
-  write_file_atomic(path, bj::serialize(bj::object{{"boot_id", positions.boot_id},
-                                                   {"clean", positions.clean},
-                                                   {"services", std::move(services)}}));
+  write_file_atomic(path, bj::serialize(services));
 }
 
 }  // namespace flock::agent

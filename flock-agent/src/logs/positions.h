@@ -11,6 +11,8 @@
 namespace flock::agent {
 
 struct Position {
+  std::string boot_id;                 // the kernel's, when numbers of this epoch were used last
+  bool clean = false;                  // no number beyond `number` was used
   std::int64_t epoch = 0, number = 1;  // of the next line
   // Where it is: the file and the byte in it. Without a container: what there was is read to its
   // end.
@@ -21,11 +23,7 @@ struct Position {
   RateLimit::State limit;
 };
 
-struct Positions {
-  std::string boot_id;
-  bool clean = false;  // no number beyond these was used
-  std::map<std::string, Position> services;
-};
+using Positions = std::map<std::string, Position>;  // by service
 
 // A damaged file is logged and nothing.
 Positions load_positions(const std::string& path);

@@ -34,10 +34,9 @@ void LogStream::new_epoch() {
   next_ = 1;
 }
 
-void LogStream::restore(const Position& saved, bool sure, bool clean) {
+void LogStream::restore(const Position& saved, const std::string& boot_id) {
   saved_ = saved;
-  sure_ = sure;
-  was_clean_ = clean;
+  same_boot_ = saved.boot_id == boot_id;
   epoch_ = saved.epoch;
   next_ = saved.number;
   safe_ = cut_ = clean_ = saved;
@@ -93,6 +92,12 @@ void LogStream::begin_file(std::string container, LogFile file) {
   assembler_.begin_at(offset_);
   file_ = std::move(file);
   note_clean();
+  begin();
+}
+
+// From here on a restart goes on, until more is safe.
+void LogStream::begin() {
+  if (!std::exchange(begun_, true)) safe_ = cut_ = clean_;
 }
 
 // Goes on where flockd was when it ran last, as far as that can be known.
@@ -104,7 +109,7 @@ void LogStream::resume(const std::string& container, const LogFile& file) {
   if (same) offset_ = saved.offset;
   // Numbers may have been used that would now go to other lines: those of a file that is gone, or,
   // when the power failed, of lines that did not reach the disk.
-  const bool certain = was_clean_ || (sure_ && (same || complete));
+  const bool certain = saved.clean || (same_boot_ && (same || complete));
   if (certain)
     limit_.restore(saved.limit);
   else
@@ -138,12 +143,13 @@ void LogStream::begin_source(const std::string& source) {
     const Position saved = *std::exchange(saved_, std::nullopt);
     const bool same = saved.container == source;
     if (same) offset_ = saved.offset;
-    if (was_clean_ || (sure_ && same))
+    if (saved.clean || (same_boot_ && same))
       limit_.restore(saved.limit);
     else
       new_epoch();
   }
   note_clean();
+  begin();
 }
 
 void LogStream::add_line(LogLine line, std::int64_t offset_behind) {

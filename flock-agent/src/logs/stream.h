@@ -25,9 +25,8 @@ class LogStream {
   LogStream(const LogStream&) = delete;
   LogStream& operator=(const LogStream&) = delete;
 
-  // What was known when flockd ran last; `sure`: since then no number was used for a line that
-  // would not be read again as the same.
-  void restore(const Position& saved, bool sure, bool clean);
+  // What was known when flockd ran last; `boot_id`: the kernel's now.
+  void restore(const Position& saved, const std::string& boot_id);
 
   // --- A container's file after another
   void add_file(const std::string& container, LogFile file);
@@ -52,6 +51,9 @@ class LogStream {
   // What was cut is safe.
   void settled() { safe_ = cut_; }
   const Position& safe() const { return safe_; }
+  // Numbers are being used.
+  bool begun() const { return begun_; }
+  bool announced = false;  // a restart would know of it
   std::int64_t next_number() const { return next_; }
   const std::string& service() const { return service_; }
 
@@ -67,6 +69,7 @@ class LogStream {
   void number(device::v1::LogLine line);
   void flush_gap();
   void note_clean();
+  void begin();
   void new_epoch();
   device::v1::LogStream& out();
 
@@ -87,7 +90,7 @@ class LogStream {
 
   Position clean_, cut_, safe_;
   std::optional<Position> saved_;  // until the first file
-  bool sure_ = false, was_clean_ = false;
+  bool same_boot_ = false, begun_ = false;
 };
 
 }  // namespace flock::agent
