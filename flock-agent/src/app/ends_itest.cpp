@@ -324,7 +324,8 @@ TEST_F(Ends, AnInterruptedPurgeIsFinished) {
       co_await until("its end", [&] {
         return !results.empty() && results.back().state() != device::v1::CommandResult::STARTED;
       });
-      EXPECT_EQ(results.back().state(), device::v1::CommandResult::DONE) << results.back().message();
+      EXPECT_EQ(results.back().state(), device::v1::CommandResult::DONE)
+          << results.back().message();
       EXPECT_EQ(volume("flock-web-data", "old"), emptied ? "old data" : "") << "emptied once";
       scope.cancel();
       co_await scope.join();
