@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "app/command_log.h"
+#include "app/commands.h"
 #include "app/reconciler.h"
 #include "async/loop.h"
 #include "async/scope.h"
@@ -284,6 +286,53 @@ TEST_F(Ends, APurgeLeavesAVolumeThatAForeignContainerUses) {
     EXPECT_FALSE(emptied);
     co_await until("it runs again", [&] { return runs(on, "web"); });
     EXPECT_EQ(podman->run({"inspect", "--format", "{{.State.Status}}", "foreign"}), "running");
+  };
+  with_reconciler(body);
+}
+
+// flockd was killed in the middle of a purge, before the volumes were empty or after it.
+TEST_F(Ends, AnInterruptedPurgeIsFinished) {
+  mount(add("web"), "web-data");
+  const auto body = [&](Reconciler& on) -> Task<void> {
+    const Executor executor = co_await asio::this_coro::executor;
+    for (const bool emptied : {false, true}) {
+      co_await until("it runs", [&] { return runs(on, "web") && !on.containers().empty(); });
+      const std::string folder =
+          podman->run({"volume", "inspect", "--format", "{{.Mountpoint}}", "flock-web-data"});
+      std::ofstream(folder + "/old") << "old data";
+      CommandLog journal(dir.file("commands.json"));
+      CommandEntry entry;
+      entry.id = "purge-1";
+      entry.command.set_id(entry.id);
+      entry.command.mutable_purge()->set_service("web");
+      entry.state = device::v1::CommandResult::STARTED;
+      entry.emptied = emptied;
+      journal.add(entry);
+      journal.save();
+      Commands::Options options;
+      options.data_dir = dir.path();
+      options.server_time = [] { return system_clock().now(); };
+      std::vector<device::v1::CommandResult> results;
+      options.tell = [&](device::v1::CommandResult result) -> Task<void> {
+        results.push_back(std::move(result));
+        co_return;
+      };
+      Commands commands(executor, on, options);
+      commands.load();
+      TaskScope scope(executor);
+      scope.spawn("commands", commands.run());
+      co_await until("its end", [&] {
+        return !results.empty() && results.back().state() != device::v1::CommandResult::STARTED;
+      });
+      EXPECT_EQ(results.back().state(), device::v1::CommandResult::DONE)
+          << results.back().message();
+      EXPECT_EQ(volume("flock-web-data", "old"), emptied ? "old data" : "") << "emptied once";
+      scope.cancel();
+      co_await scope.join();
+      co_await commands.stop();
+      journal.load();
+      EXPECT_EQ(journal.find("purge-1")->state, device::v1::CommandResult::DONE);
+    }
   };
   with_reconciler(body);
 }

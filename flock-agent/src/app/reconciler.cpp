@@ -2,18 +2,16 @@
 #include "app/reconciler.h"
 
 #include <algorithm>
-#include <csignal>
 #include <deque>
 #include <set>
 
+#include "app/ends.h"
 #include "async/event.h"
-#include "async/loop.h"
 #include "async/scope.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "crypto/keys.h"
-#include "host/machine.h"
 #include "link/desired_store.h"
 
 namespace flock::agent {
@@ -24,9 +22,7 @@ using StatePtr = std::shared_ptr<const DesiredState>;
 
 constexpr Duration kTroublePause{1'000};
 constexpr Duration kTroubleTell{10'000};  // a runtime that is restarted is nobody's failure
-// The runtime writes down who ended a container a moment after it ended.
-constexpr Duration kEndingWritten{1'500};
-constexpr Duration kQuickProbe{500};  // the round waits so long for a probe's answer
+constexpr Duration kQuickProbe{500};      // the round waits so long for a probe's answer
 
 const Service& service_of(const DesiredState& state, const std::string& name) {
   const auto found = std::find_if(state.services().begin(), state.services().end(),
@@ -78,13 +74,6 @@ struct Job {
   Event done;
 };
 
-// One run of one container.
-struct KnownRun {
-  std::string service;
-  TimePoint started;
-  bool running = false;
-};
-
 SteadyPoint steady_now() { return std::chrono::steady_clock::now(); }
 
 }  // namespace
@@ -99,7 +88,17 @@ struct Reconciler::Impl {
         wake(e),
         probed(e),
         background(e),
+        ends(*runtime, background, ends_options()),
         pulls(std::make_unique<TaskScope>(e)) {}
+
+  Ends::Options ends_options() {
+    return {[this](const std::string& service, const device::v1::Exit& exit) {
+              const auto known = memory.find(service);
+              if (known != memory.end()) known->second.last_exit = exit;
+              wake.set();
+            },
+            options.on_exit};
+  }
 
   void load() {
     desired = std::make_shared<const DesiredState>(desired_store.load());
@@ -218,7 +217,8 @@ struct Reconciler::Impl {
     const StatePtr wanted = desired, before = current;  // a newer one may arrive while we wait
     const World world = co_await observe(*wanted, *before);
     options.on_containers(world.containers);
-    co_await note_ends(world);
+    co_await ends.look(world);
+    seen = world.containers;
     if (wanted != desired) co_return Duration(0);
     const Plan plan = make_plan(world, memory, settled_since);
     if (!plan.settled)
@@ -281,131 +281,6 @@ struct Reconciler::Impl {
     options.on_report();
   }
 
-  // --- Ends
-
-  // Compares with what ran at the last look: a run that is over is looked into at once, for the
-  // runtime forgets how it ended when the container starts again.
-  Task<void> note_ends(const World& world) {
-    const auto kills = read_oom_kills();
-    const bool killed = kills && oom_kills && *kills > *oom_kills;
-    oom_kills = kills;
-    std::map<std::string, KnownRun> now;
-    for (const Observed& container : world.containers) {
-      const KnownRun run{container.service, container.started, container.run == Run::kRunning};
-      now[container.id] = run;
-      const bool own_start = own_starts.erase(container.id) > 0;
-      const auto before = runs.find(container.id);
-      const bool known = before != runs.end();
-      const bool ran = known && before->second.running;
-      const bool another = known && before->second.started != run.started;
-      if (container.run == Run::kExited && (!known || ran || another || own_start))
-        co_await note_exit(container, world, {known || own_start, killed});
-      else if (run.running && ran && another && !own_start)
-        note_foreign_end(container.id, before->second);  // somebody started it again
-    }
-    for (const auto& [id, run] : runs) {
-      if (now.contains(id)) continue;
-      own_starts.erase(id);
-      if (own_ends.erase(id) == 0 && run.running) note_foreign_end(id, run);
-    }
-    runs.swap(now);
-    seen = world.containers;
-  }
-
-  struct Circumstances {
-    // The run was seen, so its end is news. One that ended while flockd did not run is told in the
-    // report only, for nobody knows whether it was told before.
-    bool watched = false;
-    // Since the last look the kernel ended something because memory ran out. With the older cgroups
-    // Podman does not notice that it was a container.
-    bool oom_kill = false;
-  };
-
-  Task<void> note_exit(Observed container, const World& world, Circumstances then) {
-    LastRun last;
-    try {
-      last = co_await runtime->last_run_of(container.id);
-    } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
-      log::debug("cannot tell how a container ended", error, {{"service", container.service}});
-      last.exit = exit_from_code(container.exit_code);
-      last.started = container.started;
-    }
-    const bool own = own_ends.erase(container.id) > 0;
-    bool news = then.watched && !own;
-    for (const DesiredState* state : {&world.desired, &world.current})
-      for (const Service& service : state->services())
-        if (service.name() == container.service && completes(service, container)) news = false;
-    if (own) last.exit.set_by(device::v1::Exit::FLOCK);
-    if (!own && last.exit.out_of_memory()) last.exit.set_by(device::v1::Exit::KERNEL);
-    if (last.exit.by() != device::v1::Exit::BY_UNSPECIFIED)
-      tell_exit(container.service, last.exit, news);
-    else
-      background.spawn("ending",
-                       judge_exit(container.id, container.service, last, {news, then.oom_kill}));
-  }
-
-  // A run that ended and left nothing to look at: its container was removed or started again.
-  void note_foreign_end(const std::string& id, const KnownRun& run) {
-    LastRun last;
-    last.exit.set_by(device::v1::Exit::OTHERS);
-    last.exit.set_at_ms(to_unix_ms(system_clock().now()));
-    last.started = run.started;
-    background.spawn("ending", judge_exit(id, run.service, std::move(last), {true, false}));
-  }
-
-  Task<void> judge_exit(std::string id, std::string service, LastRun last, Circumstances then) {
-    co_await sleep_for(kEndingWritten);
-    Ending ending;
-    try {
-      ending = co_await runtime->ending_of(id, last.started);
-    } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
-      log::debug("cannot tell who ended a container", error, {{"service", service}});
-    }
-    if (last.exit.by() == device::v1::Exit::BY_UNSPECIFIED) {
-      const bool others = ending.by_others || comes_from_outside(last.exit.signal());
-      last.exit.set_by(others ? device::v1::Exit::OTHERS : device::v1::Exit::ITSELF);
-      if (!ending.by_others && last.exit.signal() == SIGKILL && then.oom_kill) {
-        last.exit.set_by(device::v1::Exit::KERNEL);
-        last.exit.set_out_of_memory(true);
-      }
-    } else if (ending.exit_code) {
-      const device::v1::Exit known = exit_from_code(*ending.exit_code);
-      last.exit.set_code(known.code());
-      last.exit.set_signal(known.signal());
-    }
-    tell_exit(service, last.exit, then.watched);
-    wake.set();
-  }
-
-  void tell_exit(const std::string& service, const device::v1::Exit& exit, bool news) {
-    const auto known = memory.find(service);
-    if (known != memory.end()) known->second.last_exit = exit;
-    log::info("a container ended", {{"service", service},
-                                    {"code", exit.code()},
-                                    {"by", static_cast<int>(exit.by())},
-                                    {"out_of_memory", exit.out_of_memory()}});
-    if (news) options.on_exit(service, exit);
-  }
-
-  // Stops a container because flockd wants it so, and remembers how it ended.
-  Task<void> end_container(std::string id, std::string service) {
-    const auto run = runs.find(id);
-    if (run == runs.end() || !run->second.running) co_return;
-    own_ends.insert(id);
-    try {
-      co_await runtime->stop(id);
-      LastRun last = co_await runtime->last_run_of(id);
-      last.exit.set_by(device::v1::Exit::FLOCK);
-      tell_exit(service, last.exit, false);
-      run->second.running = false;
-    } catch (const Error& error) {
-      if (error.code() != Code::kNotFound) log::debug("cannot stop a container", error);
-      if (error.code() == Code::kCancelled) throw;
-    }
-  }
-
   // --- What is asked for by hand
 
   Task<void> between_rounds(std::function<Task<void>()> work) {
@@ -437,13 +312,11 @@ struct Reconciler::Impl {
     for (const Observed& container : co_await runtime->list()) {
       if (container.service != service) continue;
       found = true;
-      runs[container.id] = {service, container.started, container.run == Run::kRunning};
-      co_await end_container(container.id, service);
-      own_ends.erase(container.id);
-      runs.erase(container.id);  // what runs now is another run
+      ends.know(container);
+      co_await ends.end(container.id);
       memory[service].run = {};
       co_await runtime->start(container.id);
-      own_starts.insert(container.id);
+      ends.started_again(container.id);
       log::info("restarted, as it was asked for", {{"service", service}});
     }
     if (!found) throw Error(Code::kNotFound, "no container of a service " + service + " is here");
@@ -467,8 +340,8 @@ struct Reconciler::Impl {
     const std::set<std::string> users = users_of(wanted, state);
     for (const Observed& container : co_await runtime->list()) {
       if (!users.contains(container.service)) continue;
-      runs[container.id] = {container.service, container.started, container.run == Run::kRunning};
-      co_await end_container(container.id, container.service);
+      ends.know(container);
+      co_await ends.end(container.id);
       co_await runtime->remove(container.id);
       memory[container.service].run = {};
     }
@@ -504,9 +377,8 @@ struct Reconciler::Impl {
 
   Task<void> take_down(std::function<Task<void>()> then) {
     for (const Observed& container : co_await runtime->list()) {
-      if (container.run != Run::kRunning) continue;
-      runs[container.id] = {container.service, container.started, true};
-      co_await end_container(container.id, container.service);
+      ends.know(container);
+      co_await ends.end(container.id);
     }
     co_await then();
   }
@@ -522,7 +394,7 @@ struct Reconciler::Impl {
       case ActionKind::kRemove:
         log::info("removing a container",
                   {{"service", action.service}, {"container", action.container}});
-        co_await end_container(action.container, action.service);
+        co_await ends.end(action.container);
         co_await runtime->remove(action.container);
         co_return true;
       case ActionKind::kCreate:
@@ -551,7 +423,7 @@ struct Reconciler::Impl {
         count_restart(action, world);
       }
       co_await runtime->start(id);
-      own_starts.insert(id);
+      ends.started(id);
       log::info("started", {{"service", action.service}, {"container", id}});
     } catch (const Error& error) {
       if (error.code() == Code::kCancelled) throw;
@@ -706,14 +578,12 @@ struct Reconciler::Impl {
   std::map<std::string, Memory> memory;
   SteadyPoint settled_since{}, trouble_since{};
   std::int64_t cleaned = 0;
-  std::map<std::string, KnownRun> runs;  // by container id
-  std::optional<std::int64_t> oom_kills = read_oom_kills();
   std::vector<Observed> seen;
-  std::set<std::string> own_ends, own_starts;  // container ids: what flockd does itself
   std::deque<std::shared_ptr<Job>> jobs;
   std::string pulling_image, waits_for_probe;
   Event wake, probed;
-  TaskScope background;              // probes
+  TaskScope background;  // probes, and looking into ends
+  Ends ends;
   std::unique_ptr<TaskScope> pulls;  // at most one
 };
 

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 #include <exception>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/id.h"
@@ -17,14 +18,15 @@ namespace flock::agent {
 struct Backend {
   explicit Backend(Executor executor)
       : server(
-            executor, [this](net::Request) { return answer(); },
+            executor, [this](net::Request request) { return answer(std::move(request)); },
             [](const net::Request&, std::exception_ptr) { return net::Response{500, {}, ""}; }) {
     auto listener = net::Listener::tcp(executor, "127.0.0.1", 0);
     url = "http://127.0.0.1:" + std::to_string(listener->port());
     server.listen(std::move(listener));
   }
-  Task<net::Reply> answer() {
+  Task<net::Reply> answer(net::Request request) {
     ++calls;
+    asked = std::move(request.body);
     boost::json::array urls;
     for (const std::string& broker : brokers) urls.push_back(boost::json::value(broker));
     const TimePoint now = system_clock().now();
@@ -38,7 +40,7 @@ struct Backend {
     co_return reply;
   }
   net::HttpServer server;
-  std::string url, device = new_uuid();
+  std::string url, asked, device = new_uuid();
   std::vector<std::string> brokers;
   Duration life{3'600'000};
   int calls = 0;

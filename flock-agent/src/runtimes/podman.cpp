@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "runtimes/podman_pull.h"
 #include "runtimes/podman_spec.h"
 
 namespace flock::agent {
@@ -19,6 +20,7 @@ namespace {
 
 namespace bj = boost::json;
 
+constexpr const char* kDocker = "http://podman/v4.0.0";
 constexpr const char* kBase = "http://podman/v4.0.0/libpod";
 constexpr std::size_t kAnswerLimit = 16 << 20;
 
@@ -175,51 +177,36 @@ class Podman final : public Runtime {
     co_return response.status == 204;
   }
 
-  // The answer is a stream of JSON lines; success and failure are in the lines, not in the status.
+  // Only Podman's form of Docker's API tells how far it is, and only libpod's pulls from a registry
+  // that speaks plain HTTP. Success and failure are in the lines of the answer, not in its status.
   Task<void> pull(std::string image, PullCredentials credentials,
                   std::function<void(int)> progress) override {
-    static_cast<void>(progress);
     const std::string host = image.substr(0, image.find('/'));
     const bool plain = std::find(insecure_.begin(), insecure_.end(), host) != insecure_.end();
     net::Headers headers;
     headers.add("X-Registry-Auth",
                 to_base64(bj::serialize(bj::object{{"username", credentials.username},
                                                    {"password", credentials.password}})));
-    std::string lines;
+    PullAnswer answer;
     int status = 0;
     const auto collect = [&](std::string_view chunk) -> Task<void> {
-      lines += chunk;
-      if (lines.size() > kAnswerLimit)
-        throw Error(Code::kTooLarge, "podman says too much while pulling");
+      answer.take(chunk);
+      progress(answer.percent());
       co_return;
     };
-    const std::string path = "/images/pull?policy=missing&quiet=true&tlsVerify=" +
-                             std::string(plain ? "false" : "true") +
-                             "&reference=" + url_encode(image);
-    const auto answer = [&]() -> Task<void> {
+    const std::string url =
+        plain ? kBase + ("/images/pull?policy=missing&quiet=true&tlsVerify=false&reference=" +
+                         url_encode(image))
+              : kDocker + ("/images/create?fromImage=" + url_encode(image));
+    const auto pulling = [&]() -> Task<void> {
       const net::Response response =
-          co_await patient_http_.stream("POST", kBase + path, headers, "", collect);
+          co_await patient_http_.stream("POST", url, headers, "", collect);
       status = response.status;
     };
-    co_await with_deadline(answer(), kPullTime, "pulling " + image);
+    co_await with_deadline(pulling(), kPullTime, "pulling " + image);
     digests_.clear();  // an image that was there may have a new manifest now
-    std::string failure;
-    bool done = false;
-    for (std::size_t at = 0; at < lines.size();) {
-      const std::size_t end = std::min(lines.find('\n', at), lines.size());
-      const std::string line = lines.substr(at, end - at);
-      at = end + 1;
-      if (line.empty()) continue;
-      const bj::value value = json::parse(line);
-      const bj::object& object = object_of(value);
-      for (const char* key : {"error", "cause", "message"}) {
-        if (failure.empty()) failure = text_of(object, key);
-      }
-      done = done || object.contains("id") || object.contains("images");
-    }
-    if (!failure.empty() || !done)
-      throw runtime_error(failure.empty() ? "podman did not say that it pulled the image" : failure,
-                          status);
+    if (const std::string failure = answer.end(); !failure.empty())
+      throw runtime_error(failure, status);
     ours_.insert(image.substr(image.find('@') + 1));
   }
 
