@@ -3,7 +3,6 @@
 #include "app/agent.h"
 
 #include <gtest/gtest.h>
-
 #include <sys/stat.h>
 
 #include <boost/json.hpp>
@@ -25,7 +24,7 @@ namespace flock::agent {
 namespace {
 
 namespace ft = flock::testing;
-
+namespace bj = boost::json;
 using ft::run_task;
 using ft::TempDir;
 
