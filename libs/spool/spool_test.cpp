@@ -163,7 +163,7 @@ void survive(unsigned seed, int steps, double kept) {
 
 TEST(SpoolPower, LosesNothingAcknowledgedWhereverThePowerFails) {
   log::set_level(log::Level::kOff);
-  for (unsigned seed = 1; seed <= 6; ++seed) {
+  for (unsigned seed = 1; seed <= 4; ++seed) {
     int steps = 0;
     {
       TestDisk disk;
