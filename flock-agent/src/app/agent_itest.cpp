@@ -11,6 +11,7 @@
 
 #include "app/command_log.h"
 #include "app/status.h"
+#include "app/test_backend.h"
 #include "async/loop.h"
 #include "async/scope.h"
 #include "base/error.h"
@@ -29,38 +30,6 @@ namespace ft = flock::testing;
 namespace bj = boost::json;
 using ft::run_task;
 using ft::TempDir;
-
-// Registers everybody as one device.
-struct Backend {
-  explicit Backend(Executor executor)
-      : server(
-            executor, [this](net::Request request) { return answer(std::move(request)); },
-            [](const net::Request&, std::exception_ptr) { return net::Response{500, {}, ""}; }) {
-    auto listener = net::Listener::tcp(executor, "127.0.0.1", 0);
-    url = "http://127.0.0.1:" + std::to_string(listener->port());
-    server.listen(std::move(listener));
-  }
-  Task<net::Reply> answer(net::Request request) {
-    ++calls;
-    asked = std::move(request.body);
-    bj::array urls;
-    for (const std::string& broker : brokers) urls.push_back(bj::value(broker));
-    const TimePoint now = system_clock().now();
-    net::Reply reply;
-    reply.response.body =
-        bj::serialize(bj::object{{"device_id", device},
-                                 {"token", "token"},
-                                 {"server_time", to_rfc3339(now)},
-                                 {"token_expires_at", to_rfc3339(now + life)},
-                                 {"mqtt", {{"urls", std::move(urls)}, {"ca_certificates", ""}}}});
-    co_return reply;
-  }
-  net::HttpServer server;
-  std::string url, asked, device = new_uuid();
-  std::vector<std::string> brokers;
-  Duration life{3'600'000};
-  int calls = 0;
-};
 
 class AgentLink : public ::testing::Test {
  protected:
