@@ -61,8 +61,7 @@ int show_status(const agent::AgentOptions& options, bool as_json) {
     document = co_await agent::ask_status(options.status_socket);
   };
   loop.run(ask());
-  std::fputs(as_json ? (document + "\n").c_str() : agent::describe_status(document).c_str(),
-             stdout);
+  std::fputs((as_json ? document + "\n" : agent::describe_status(document)).c_str(), stdout);
   return 0;
 }
 

@@ -35,6 +35,7 @@ constexpr Duration kSessionLife{7LL * 24 * 3600 * 1000};
 // Between attempts of a device that the server does not want.
 constexpr Duration kRefusedPause{30'000};
 constexpr Duration kFarewell{5'000};
+constexpr Duration kStartTime{60'000}, kLateStartTime{600'000};
 constexpr Duration kFlush{2'000};
 constexpr int kConnectionsPerAddress = 3;
 constexpr Duration kReportPause{5000};  // after a report that did not arrive
@@ -175,6 +176,7 @@ struct Agent::Impl {
     scope.spawn("commands", commands.run());
     scope.spawn("reconcile", reconciler.run());  // needs no network
     scope.spawn("link", link_loop());
+    scope.spawn("footprint", shrink());
     co_await stopping.wait();
     co_await flush();
     if (bus && bus->connected()) {
@@ -194,6 +196,14 @@ struct Agent::Impl {
     co_await status.stop();
     if (failure) std::rethrow_exception(failure);
     log::info("flockd stopped; the containers go on");
+  }
+
+  // Twice over: the first connection may be late.
+  static Task<void> shrink() {
+    for (const Duration pause : {kStartTime, kLateStartTime}) {
+      co_await sleep_for(pause);
+      forget_used_code();
+    }
   }
 
   // A device whose status cannot be asked for does its work all the same.

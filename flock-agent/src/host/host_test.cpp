@@ -288,6 +288,16 @@ TEST_F(Kernel, WithoutALightThereIsNone) {
   EXPECT_FALSE(find_light(dir.path())) << "it cannot beat";
 }
 
+TEST(Memory, CodeThatWasUsedIsMappedAgainWhenItIsNeeded) {
+  const auto mapped = [] {
+    return value_of(read_kernel_file("/proc/self/status").value_or(""), "RssFile").value_or(0);
+  };
+  const std::int64_t before = mapped();
+  forget_used_code();
+  EXPECT_LT(mapped(), before);
+  EXPECT_EQ(value_of("a 1\nb 2\n", "b"), 2) << "everything still works";
+}
+
 TEST(Programs, EndWithTheirCodeOrAReason) {
   testing::run_task([]() -> Task<void> {
     co_await run_to_the_end({"true"}, Duration(5000));

@@ -2,7 +2,9 @@
 #include "host/machine.h"
 
 #include <fcntl.h>
+#include <link.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -145,6 +147,23 @@ Task<void> run_to_the_end(std::vector<std::string> words, Duration limit) {
   if (WEXITSTATUS(*status) != 0)
     throw Error(Code::kUnavailable,
                 words.front() + " ended with code " + std::to_string(WEXITSTATUS(*status)));
+}
+
+// Only segments that are never written to: what the loader relocated is not in the files.
+void forget_used_code() {
+  const auto forget = [](dl_phdr_info* object, std::size_t, void*) {
+    const auto page = static_cast<ElfW(Addr)>(::sysconf(_SC_PAGESIZE));
+    for (int i = 0; i < object->dlpi_phnum; ++i) {
+      const ElfW(Phdr)& part = object->dlpi_phdr[i];
+      if (part.p_type != PT_LOAD || (part.p_flags & PF_W) != 0 || (part.p_flags & PF_X) == 0)
+        continue;
+      const ElfW(Addr) begin = (object->dlpi_addr + part.p_vaddr) / page * page;
+      const ElfW(Addr) end = object->dlpi_addr + part.p_vaddr + part.p_memsz;
+      ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);  // NOLINT
+    }
+    return 0;
+  };
+  ::dl_iterate_phdr(forget, nullptr);
 }
 
 Task<void> restart_machine(std::vector<std::string> command) {

@@ -37,6 +37,10 @@ bool write_on_console(const std::string& line, const std::string& root = "");
 // ended.
 Task<void> run_to_the_end(std::vector<std::string> words, Duration limit);
 
+// Unmaps the code that this process has used so far, which is mostly that of its start:
+// configuration, registration, handshakes. What is used again is mapped again from the page cache.
+void forget_used_code();
+
 // Lets the init system end everything in order; where there is none, the kernel starts the machine
 // again at once. Returns when it was asked; throws kUnavailable when it was refused. `command` in
 // place of both, if it is not empty.
