@@ -37,18 +37,23 @@ struct Session {
   std::vector<Rule> rules;
 };
 
+struct Revocation {
+  TimePoint at;     // tokens issued up to then are refused
+  TimePoint until;  // when the last of them has expired by itself
+};
+
 struct Plugin {
   mosquitto_plugin_id_t* id = nullptr;
   std::string jwks_file, issuer;
   timespec jwks_time{};
   crypto::JwkSet keys;
-  std::map<std::string, Session> sessions;   // by device id
-  std::map<std::string, TimePoint> revoked;  // tokens issued up to then are refused
+  std::map<std::string, Session> sessions;    // by device id
+  std::map<std::string, Revocation> revoked;  // by device id
   TimePoint next_sweep{};
 };
 Plugin plugin;
 
-constexpr Duration kRevocationMemory{24 * 3600 * 1000};
+constexpr Duration kRevocationMemory{24 * 3600 * 1000};  // for who does not say until when
 constexpr std::size_t kRevocationLimit = 100'000;
 
 void log_error(const std::string& text) {
@@ -121,7 +126,7 @@ int on_auth(int, void* data, void*) {
     if (claims.at("sub").as_string() != device) return MOSQ_ERR_AUTH;
     const TimePoint issued = from_unix_ms(claims.at("iat").to_number<std::int64_t>() * 1000);
     if (const auto found = plugin.revoked.find(device);
-        found != plugin.revoked.end() && issued <= found->second)
+        found != plugin.revoked.end() && issued <= found->second.at)
       return MOSQ_ERR_AUTH;
     Session session;
     session.expires = from_unix_ms(claims.at("exp").to_number<std::int64_t>() * 1000);
@@ -165,13 +170,12 @@ int on_tick(int, void*, void*) {
     plugin.sessions.erase(current);
     mosquitto_kick_client_by_clientid(device.c_str(), true);
   }
-  std::erase_if(plugin.revoked,
-                [&](const auto& item) { return now - item.second > kRevocationMemory; });
+  std::erase_if(plugin.revoked, [&](const auto& item) { return item.second.until < now; });
   return MOSQ_ERR_SUCCESS;
 }
 
-// $CONTROL/flock/v1/revoke: {"device": id, "revoked_at_ms": n}. Only backend users get here:
-// acl_file lets nobody else write.
+// $CONTROL/flock/v1/revoke: {"device": id, "revoked_at_ms": n, "keep_until_ms": n}. Only backend
+// users get here: acl_file lets nobody else write.
 int on_revoke(int, void* data, void*) {
   auto* event = static_cast<mosquitto_evt_control*>(data);
   const char* user = mosquitto_client_username(event->client);
@@ -182,8 +186,11 @@ int on_revoke(int, void* data, void*) {
     json::Reader in(value);
     const std::string device = in.string("device");
     const std::int64_t at = in.integer("revoked_at_ms", {});
+    const auto until = in.optional_integer("keep_until_ms", {});
     in.finish();
-    if (plugin.revoked.size() < kRevocationLimit) plugin.revoked[device] = from_unix_ms(at);
+    const Revocation revocation{
+        from_unix_ms(at), until ? from_unix_ms(*until) : from_unix_ms(at) + kRevocationMemory};
+    if (plugin.revoked.size() < kRevocationLimit) plugin.revoked[device] = revocation;
     const auto session = plugin.sessions.find(device);
     if (session != plugin.sessions.end()) {
       plugin.sessions.erase(session);

@@ -43,7 +43,7 @@ class BrokerPlugin : public ::testing::Test {
   }
 
   std::string token(const std::string& device, Duration life = Duration(600'000),
-                    const crypto::Key* with = nullptr) const {
+                    const crypto::Key* with = nullptr, Duration age = Duration(2'000)) const {
     const std::int64_t now = to_unix_ms(system_clock().now()) / 1000;
     const auto rule = [](const char* permission, const char* action, const std::string& topic) {
       return boost::json::object{{"permission", permission}, {"action", action}, {"topic", topic}};
@@ -53,7 +53,7 @@ class BrokerPlugin : public ::testing::Test {
         {"iss", kIssuer},
         {"sub", device},
         {"aud", "flock-device"},
-        {"iat", now - 2},
+        {"iat", now - age.count() / 1000},
         {"exp", now + life.count() / 1000},
         {"acl", boost::json::array{rule("allow", "publish", own + "state"),
                                    rule("allow", "subscribe", own + "desired"),
@@ -195,6 +195,41 @@ TEST_F(BrokerPlugin, EndsSessionsWhenTheTokenExpiresOrTheDeviceIsRevoked) {
         co_await scope.join();
         const std::string answer = co_await first_answer(options(revoked, revoked, token(revoked)));
         EXPECT_NE(answer.find("not authorized"), std::string::npos) << answer;
+      },
+      Duration(30'000));
+}
+
+// Tokens that live for a week outlive a day's memory of who was revoked.
+TEST_F(BrokerPlugin, RemembersARevocationForAsLongAsTokensLive) {
+  run_task(
+      [&]() -> Task<void> {
+        const Executor executor = co_await asio::this_coro::executor;
+        constexpr Duration kDay{86'400'000};
+        const TimePoint now = system_clock().now();
+        const std::string kept = new_uuid(), over = new_uuid();
+        mqtt::Client api(executor, options("api", "flock-api", "api-password"));
+        TaskScope scope(executor);
+        scope.spawn("api", api.run());
+        const auto revoke = [&](const std::string& device, TimePoint until) {
+          return api.publish(mqtt::make_message(
+              "$CONTROL/flock/v1/revoke",
+              "{\"device\":\"" + device +
+                  "\",\"revoked_at_ms\":" + std::to_string(to_unix_ms(now - 2 * kDay)) +
+                  ",\"keep_until_ms\":" + std::to_string(to_unix_ms(until)) + "}"));
+        };
+        co_await revoke(kept, now + 5 * kDay);
+        co_await revoke(over, now - kDay);
+        co_await sleep_for(Duration(2500));  // the plugin looks every second
+        const auto old = [&](const std::string& device) {
+          return options(device, device, token(device, 4 * kDay, nullptr, 3 * kDay));
+        };
+        const std::string refused = co_await first_answer(old(kept));
+        EXPECT_NE(refused.find("not authorized"), std::string::npos) << refused;
+        EXPECT_EQ(co_await first_answer(old(over)), "connected");
+        const std::string fresh = co_await first_answer(options(kept, kept, token(kept)));
+        EXPECT_EQ(fresh, "connected") << "issued after it was revoked";
+        scope.cancel();
+        co_await scope.join();
       },
       Duration(30'000));
 }

@@ -62,8 +62,15 @@ Podman::~Podman() {
 }
 
 std::vector<std::string> Podman::environment() const {
-  return {"env", "CONTAINERS_CONF=" + dir_.file("containers.conf"),
-          "CONTAINERS_STORAGE_CONF=" + dir_.file("storage.conf")};
+  std::vector<std::string> out{"env", "CONTAINERS_CONF=" + dir_.file("containers.conf"),
+                               "CONTAINERS_STORAGE_CONF=" + dir_.file("storage.conf")};
+  if (own_registries_) out.push_back("CONTAINERS_REGISTRIES_CONF=" + dir_.file("registries.conf"));
+  return out;
+}
+
+void Podman::know_as_plain(const std::string& host) {
+  dir_.write("registries.conf", "[[registry]]\nlocation = \"" + host + "\"\ninsecure = true\n");
+  own_registries_ = true;
 }
 
 void Podman::start() {

@@ -116,6 +116,8 @@ class Podman final : public Server {
   ~Podman() override;
   void start() override;
   std::string socket() const { return dir_.file("podman.sock"); }
+  // As an administrator lets Podman itself know a registry that speaks plain HTTP; before start().
+  void know_as_plain(const std::string& host);
   // `podman arguments...` on this store; returns what it printed. Throws Error{kInternal}.
   std::string run(const std::vector<std::string>& arguments) const;
   // Builds an image FROM scratch whose one file is the static C program `source` as /app; returns
@@ -126,6 +128,7 @@ class Podman final : public Server {
  private:
   std::vector<std::string> environment() const;
   std::string store_;
+  bool own_registries_ = false;
 };
 
 }  // namespace flock::testing

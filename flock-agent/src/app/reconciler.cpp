@@ -2,7 +2,10 @@
 #include "app/reconciler.h"
 
 #include <algorithm>
+#include <deque>
+#include <set>
 
+#include "app/ends.h"
 #include "async/event.h"
 #include "async/scope.h"
 #include "base/bytes.h"
@@ -62,6 +65,15 @@ bool is_no_space(const std::string& message) {
          message.find("No space left on device") != std::string::npos;
 }
 
+// Something asked for by hand, to be done between two rounds.
+struct Job {
+  explicit Job(Executor executor, std::function<Task<void>()> w)
+      : work(std::move(w)), done(std::move(executor)) {}
+  std::function<Task<void>()> work;
+  std::exception_ptr failure;
+  Event done;
+};
+
 SteadyPoint steady_now() { return std::chrono::steady_clock::now(); }
 
 }  // namespace
@@ -76,7 +88,17 @@ struct Reconciler::Impl {
         wake(e),
         probed(e),
         background(e),
+        ends(*runtime, background, ends_options()),
         pulls(std::make_unique<TaskScope>(e)) {}
+
+  Ends::Options ends_options() {
+    return {[this](const std::string& service, const device::v1::Exit& exit) {
+              const auto known = memory.find(service);
+              if (known != memory.end()) known->second.last_exit = exit;
+              wake.set();
+            },
+            options.on_exit};
+  }
 
   void load() {
     desired = std::make_shared<const DesiredState>(desired_store.load());
@@ -191,8 +213,12 @@ struct Reconciler::Impl {
   Task<Duration> round() {
     if (unstored) try_store();
     co_await drop_unwanted_pulls();
+    co_await do_jobs();
     const StatePtr wanted = desired, before = current;  // a newer one may arrive while we wait
     const World world = co_await observe(*wanted, *before);
+    options.on_containers(world.containers);
+    co_await ends.look(world);
+    seen = world.containers;
     if (wanted != desired) co_return Duration(0);
     const Plan plan = make_plan(world, memory, settled_since);
     if (!plan.settled)
@@ -255,6 +281,108 @@ struct Reconciler::Impl {
     options.on_report();
   }
 
+  // --- What is asked for by hand
+
+  Task<void> between_rounds(std::function<Task<void>()> work) {
+    const auto job = std::make_shared<Job>(executor, std::move(work));
+    jobs.push_back(job);
+    wake.set();
+    co_await job->done.wait();
+    if (job->failure) std::rethrow_exception(job->failure);
+  }
+
+  Task<void> do_jobs() {
+    while (!jobs.empty()) {
+      const auto job = jobs.front();
+      try {
+        co_await job->work();
+      } catch (const Error& error) {
+        if (error.code() == Code::kCancelled) throw;
+        job->failure = std::current_exception();
+      }
+      jobs.pop_front();
+      job->done.set();
+    }
+  }
+
+  const DesiredState& active() const { return current->version() > 0 ? *current : *desired; }
+
+  Task<void> restart(std::string service) {
+    bool found = false;
+    for (const Observed& container : co_await runtime->list()) {
+      if (container.service != service) continue;
+      found = true;
+      ends.know(container);
+      co_await ends.end(container.id);
+      memory[service].run = {};
+      co_await runtime->start(container.id);
+      ends.started_again(container.id);
+      log::info("restarted, as it was asked for", {{"service", service}});
+    }
+    if (!found) throw Error(Code::kNotFound, "no container of a service " + service + " is here");
+  }
+
+  Task<void> purge(std::string service, std::vector<std::string> volumes,
+                   std::function<void()> emptied) {
+    const DesiredState state = active();
+    const auto here = std::find_if(state.services().begin(), state.services().end(),
+                                   [&](const Service& s) { return s.name() == service; });
+    if (here == state.services().end())
+      throw Error(Code::kNotFound, "there is no service " + service + " here");
+    const std::set<std::string> own = volumes_of(*here);
+    std::set<std::string> wanted(volumes.begin(), volumes.end());
+    if (wanted.empty()) wanted = own;
+    if (wanted.empty())
+      throw Error(Code::kUnprocessable, "the service " + service + " has no named volumes");
+    for (const std::string& volume : wanted)
+      if (!own.contains(volume))
+        throw Error(Code::kUnprocessable, "the service " + service + " has no volume " + volume);
+    const std::set<std::string> users = users_of(wanted, state);
+    for (const Observed& container : co_await runtime->list()) {
+      if (!users.contains(container.service)) continue;
+      ends.know(container);
+      co_await ends.end(container.id);
+      co_await runtime->remove(container.id);
+      memory[container.service].run = {};
+    }
+    for (const std::string& volume : wanted) co_await runtime->remove_volume(volume);
+    log::info("volumes are emptied, as it was asked for",
+              {{"service", service}, {"volumes", wanted.size()}});
+    emptied();
+  }
+
+  static std::set<std::string> volumes_of(const Service& service) {
+    std::set<std::string> out;
+    for (const auto& mount : service.mounts())
+      if (mount.kind() == device::v1::Mount::VOLUME && !mount.source().empty())
+        out.insert(mount.source());
+    return out;
+  }
+
+  // The services that mount one of the volumes, and those that live in their networks.
+  static std::set<std::string> users_of(const std::set<std::string>& volumes,
+                                        const DesiredState& state) {
+    std::set<std::string> out;
+    for (const Service& service : state.services()) {
+      const std::set<std::string> own = volumes_of(service);
+      if (std::any_of(own.begin(), own.end(), [&](const auto& v) { return volumes.contains(v); }))
+        out.insert(service.name());
+    }
+    for (const Service& service : state.services()) {
+      const std::string& mode = service.network_mode();
+      if (mode.starts_with("service:") && out.contains(mode.substr(8))) out.insert(service.name());
+    }
+    return out;
+  }
+
+  Task<void> take_down(std::function<Task<void>()> then) {
+    for (const Observed& container : co_await runtime->list()) {
+      ends.know(container);
+      co_await ends.end(container.id);
+    }
+    co_await then();
+  }
+
   // --- Actions
 
   // True when the next round should follow at once.
@@ -266,6 +394,7 @@ struct Reconciler::Impl {
       case ActionKind::kRemove:
         log::info("removing a container",
                   {{"service", action.service}, {"container", action.container}});
+        co_await ends.end(action.container);
         co_await runtime->remove(action.container);
         co_return true;
       case ActionKind::kCreate:
@@ -294,6 +423,7 @@ struct Reconciler::Impl {
         count_restart(action, world);
       }
       co_await runtime->start(id);
+      ends.started(id);
       log::info("started", {{"service", action.service}, {"container", id}});
     } catch (const Error& error) {
       if (error.code() == Code::kCancelled) throw;
@@ -320,6 +450,7 @@ struct Reconciler::Impl {
 
   void start_pull(const Service& service) {
     memory[service.name()].pulling = true;
+    memory[service.name()].pull_percent = 0;
     pulling_image = service.image();
     pulls->spawn("pull", pull(service.name(), service.image()));
   }
@@ -330,7 +461,8 @@ struct Reconciler::Impl {
     try {
       PullCredentials credentials = co_await options.credentials();
       log::info("pulling", {{"service", service}, {"image", image}});
-      co_await runtime->pull(image, std::move(credentials));
+      const auto progress = [this, service](int percent) { note_progress(service, percent); };
+      co_await runtime->pull(image, std::move(credentials), progress);
       memory[service].pulling = false;
       memory[service].pull = {};
     } catch (const Error& error) {
@@ -351,6 +483,19 @@ struct Reconciler::Impl {
         !full && (error.code() == Code::kUnavailable || error.code() == Code::kTimeout);
     log::warn("a download failed; it is tried again", error,
               {{"service", service}, {"attempt", attempts.failures}});
+  }
+
+  // Told in steps, for every step is a report.
+  void note_progress(const std::string& service, int percent) {
+    constexpr std::uint32_t kStep = 10;
+    Memory& known = memory[service];
+    const auto now = static_cast<std::uint32_t>(std::clamp(percent, 0, 100));
+    if (now < known.pull_percent + kStep) return;  // never backwards
+    known.pull_percent = now - now % kStep;
+    ReportedState fresh = report;
+    for (auto& state : *fresh.mutable_services())
+      if (state.name() == service) state.set_pull_percent(known.pull_percent);
+    set_report(std::move(fresh));
   }
 
   // Images of releases that are neither wanted nor running are the only thing that may go.
@@ -433,9 +578,12 @@ struct Reconciler::Impl {
   std::map<std::string, Memory> memory;
   SteadyPoint settled_since{}, trouble_since{};
   std::int64_t cleaned = 0;
+  std::vector<Observed> seen;
+  std::deque<std::shared_ptr<Job>> jobs;
   std::string pulling_image, waits_for_probe;
   Event wake, probed;
-  TaskScope background;              // probes
+  TaskScope background;  // probes, and looking into ends
+  Ends ends;
   std::unique_ptr<TaskScope> pulls;  // at most one
 };
 
@@ -455,5 +603,20 @@ Task<void> Reconciler::stop() {
   co_await impl_->pulls->join();
 }
 const ReportedState& Reconciler::report() const { return impl_->report; }
+const std::vector<Observed>& Reconciler::containers() const { return impl_->seen; }
+Task<void> Reconciler::restart(std::string service) {
+  Impl* impl = impl_.get();
+  co_await impl->between_rounds([impl, service] { return impl->restart(service); });
+}
+Task<void> Reconciler::purge(std::string service, std::vector<std::string> volumes,
+                             std::function<void()> emptied) {
+  Impl* impl = impl_.get();
+  co_await impl->between_rounds(
+      [impl, service, volumes, emptied] { return impl->purge(service, volumes, emptied); });
+}
+Task<void> Reconciler::take_down(std::function<Task<void>()> then) {
+  Impl* impl = impl_.get();
+  co_await impl->between_rounds([impl, then] { return impl->take_down(then); });
+}
 
 }  // namespace flock::agent

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <fstream>
 
 #include "async/loop.h"
 #include "base/error.h"
@@ -417,7 +419,7 @@ TEST_F(PodmanRuntime, PullsByDigestAndTellsWhyItCannot) {
         podman->run({"rmi", "--force", "localhost/pushed:1"});
         const std::string wanted = registry.host() + "/acme/app@" + *read_file(out.file("digest"));
         EXPECT_FALSE(co_await on->has_image(wanted));
-        co_await on->pull(wanted, {"device", "token"});
+        co_await on->pull(wanted, {"device", "token"}, [](int) {});
         EXPECT_TRUE(co_await on->has_image(wanted));
         auto& service = add("web");
         service.set_image(wanted);
@@ -427,9 +429,47 @@ TEST_F(PodmanRuntime, PullsByDigestAndTellsWhyItCannot) {
                         .image_digests.contains(wanted.substr(wanted.find('@') + 1)));
 
         const std::string unknown = registry.host() + "/acme/app@sha256:" + std::string(64, '1');
-        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {})), Code::kNotFound);
+        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {}, [](int) {})), Code::kNotFound);
         registry.stop();
-        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {})), Code::kUnavailable);
+        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {}, [](int) {})), Code::kUnavailable);
+      },
+      kLimit);
+}
+
+TEST_F(PodmanRuntime, TellsHowFarADownloadIs) {
+  if (!ft::require({"docker-registry"})) GTEST_SKIP() << "needs docker-registry";
+  ft::Registry registry;
+  registry.start();
+  ft::Podman other;
+  other.know_as_plain(registry.host());
+  other.start();
+  // Large and without repetitions, so that Podman has something to say in between.
+  std::string noise;
+  {
+    std::ifstream random("/dev/urandom", std::ios::binary);
+    noise.resize(60 << 20);
+    random.read(noise.data(), static_cast<std::streamsize>(noise.size()));
+  }
+  const ft::TempDir context;
+  context.write("noise", noise);
+  context.write("Containerfile", "FROM scratch\nCOPY noise /noise\n");
+  other.run(
+      {"build", "--quiet", "--format", "docker", "--tag", "localhost/large:1", context.path()});
+  other.run({"push", "--quiet", "--tls-verify=false", "--digestfile", out.file("large"),
+             "localhost/large:1", registry.host() + "/acme/large:1"});
+  other.run({"rmi", "--all", "--force"});
+  const std::string wanted = registry.host() + "/acme/large@" + *read_file(out.file("large"));
+  run_task(
+      [&]() -> Task<void> {
+        const auto on = make_podman(co_await asio::this_coro::executor, other.socket(), {});
+        std::vector<int> told;
+        co_await on->pull(wanted, {}, [&](int percent) { told.push_back(percent); });
+        EXPECT_TRUE(co_await on->has_image(wanted));
+        EXPECT_TRUE(std::any_of(told.begin(), told.end(), [](int p) { return p > 0 && p < 99; }));
+        const std::string unknown = registry.host() + "/acme/large@sha256:" + std::string(64, '1');
+        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {}, [](int) {})), Code::kNotFound);
+        registry.stop();
+        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {}, [](int) {})), Code::kUnavailable);
       },
       kLimit);
 }

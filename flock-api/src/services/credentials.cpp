@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/credentials.h"
 
+#include <algorithm>
 #include <boost/json.hpp>
 
 #include "base/bytes.h"
@@ -43,8 +44,9 @@ FreshKey make_key(std::string_view kind) {
 // 256 random bits need no salt and no slow hash.
 std::string hash_key(std::string_view secret) { return crypto::sha256(secret); }
 
-DeviceTokens::Token DeviceTokens::issue(const DeviceIdentity& identity, TimePoint now) const {
-  const TimePoint expires = now + lifetime_;
+DeviceTokens::Token DeviceTokens::issue(const DeviceIdentity& identity, TimePoint now,
+                                        std::optional<Duration> asked) const {
+  const TimePoint expires = now + (asked ? std::min(*asked, longest_) : lifetime_);
   const bj::object claims{{"iss", issuer_},
                           {"sub", identity.device.text()},
                           {"aud", "flock-device"},

@@ -2,6 +2,7 @@
 // Keys for people and devices, device tokens and registry tokens.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,13 +31,19 @@ struct DeviceIdentity {
 // Credentials).
 class DeviceTokens {
  public:
-  DeviceTokens(crypto::Key key, std::string issuer, Duration lifetime)
-      : key_(std::move(key)), issuer_(std::move(issuer)), lifetime_(lifetime) {}
+  // `lifetime` of tokens for which nothing else is asked, `longest` of those for which it is.
+  DeviceTokens(crypto::Key key, std::string issuer, Duration lifetime,
+               Duration longest = Duration(0))
+      : key_(std::move(key)),
+        issuer_(std::move(issuer)),
+        lifetime_(lifetime),
+        longest_(std::max(lifetime, longest)) {}
   struct Token {
     std::string text;
     TimePoint expires;
   };
-  Token issue(const DeviceIdentity& identity, TimePoint now) const;
+  Token issue(const DeviceIdentity& identity, TimePoint now,
+              std::optional<Duration> asked = std::nullopt) const;
   // Throws kUnauthenticated.
   DeviceIdentity verify(std::string_view token, TimePoint now) const;
   // A device's own assertion: signed by `device_key`, `sub` as given, at most 5 minutes old. Throws
@@ -55,7 +62,7 @@ class DeviceTokens {
  private:
   crypto::Key key_;
   std::string issuer_;
-  Duration lifetime_;
+  Duration lifetime_, longest_;
 };
 
 }  // namespace flock::services

@@ -87,6 +87,40 @@ TEST_F(Provisioning, ADeviceComesInWithATraceOrNotAtAll) {
   });
 }
 
+TEST_F(Provisioning, ADeviceMayAskForALongerToken) {
+  with_api([](Backend& backend, Api& api) -> Task<void> {
+    co_await api.call("POST", "/v1/fleets", bj::object{{"name", "Edge"}});
+    const bj::value key = co_await make_key(api, {});
+    const crypto::Key device = fresh();
+    Api anyone(backend.executor, backend.stack);
+    const auto life = [](const bj::value& answer) {
+      return parse_rfc3339(text(answer, "token_expires_at")) -
+             parse_rfc3339(text(answer, "server_time"));
+    };
+    const auto enrol = [&](bj::value lifetime) -> Task<bj::value> {
+      bj::object body = registration(text(key, "secret"), device);
+      if (!lifetime.is_null()) body["lifetime"] = std::move(lifetime);
+      co_return co_await anyone.call("POST", "/v1/devices/register", std::move(body));
+    };
+    const Duration hour(3'600'000);
+    EXPECT_EQ(life(co_await enrol(nullptr)), backend.stack.settings.device_token_lifetime);
+    EXPECT_EQ(life(co_await enrol("100h")), 100 * hour);
+    EXPECT_EQ(life(co_await enrol("1000h")), 168 * hour) << "no more than the server allows";
+    for (const char* bad : {"", "soon", "1s", "-1h"}) {
+      co_await enrol(bad);
+      EXPECT_EQ(anyone.last.status, 400) << bad;
+      EXPECT_NE(anyone.last.body.find("/lifetime"), std::string::npos) << anyone.last.body;
+    }
+    const std::string id = text(co_await enrol(nullptr), "device_id");
+    const bj::value renewed = co_await anyone.call(
+        "POST", "/v1/devices/token",
+        bj::object{{"device_id", id},
+                   {"assertion", crypto::sign_jwt(device, assertion_claims(id))},
+                   {"lifetime", "48h"}});
+    EXPECT_EQ(life(renewed), 48 * hour);
+  });
+}
+
 TEST_F(Provisioning, OnlyFromTheNetworksOfTheKey) {
   with_api([](Backend& backend, Api& api) -> Task<void> {
     co_await api.call("POST", "/v1/fleets", bj::object{{"name", "Edge"}});

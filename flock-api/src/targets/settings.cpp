@@ -77,6 +77,8 @@ void Settings::bind(config::Schema& schema) {
   schema.add("oidc.client_id", oidc_client_id, "the client that flock login uses");
   schema.add("keys.directory", keys_directory, "made by flock-api generate-keys");
   schema.add("device_token_lifetime", device_token_lifetime, "life of a device token");
+  schema.add("device_token_lifetime_max", device_token_lifetime_max,
+             "the longest life that a device may ask for its token");
   schema.add("audit.kind", audit_kind, "file, or loki");
   schema.add("audit.directory", audit_directory,
              "file: the audit log; the api and audit targets must both reach it");

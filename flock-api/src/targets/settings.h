@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,10 @@ struct Settings {
   std::vector<std::string> oidc_audience;
   std::string keys_directory = "/etc/flock/keys";
   Duration device_token_lifetime{3'600'000};
+  Duration device_token_lifetime_max{std::int64_t{168} * 3'600'000};  // what a device may ask for
+  Duration longest_device_token() const {
+    return std::max(device_token_lifetime, device_token_lifetime_max);
+  }
   std::string audit_kind = "file", audit_directory = "/var/lib/flock/audit", audit_loki_url,
               audit_loki_tenant, audit_loki_token_file,
               audit_spool_directory = "/var/lib/flock/audit-spool";

@@ -8,7 +8,7 @@
 #include "net/http_server.h"
 #include "services/device_changes.h"
 #include "services/sealing.h"
-#include "targets/api/call.h"
+#include "targets/api/devices.h"
 
 namespace flock::targets {
 namespace {
@@ -143,13 +143,10 @@ class ApiTarget final : public Target {
   Task<void> tell_revocations() {
     const auto revoked = co_await context_.parts.db.query(
         postgres::Scope::system(), postgres::sql::kRevokedSince,
-        postgres::Params().integer(context_.parts.settings.device_token_lifetime.count()));
+        postgres::Params().integer(context_.parts.settings.longest_device_token().count()));
     for (const auto& row : revoked.rows) {
-      mqtt::Message message;
-      message.topic = "$CONTROL/flock/v1/revoke";
-      message.payload = boost::json::serialize(boost::json::object{
-          {"device", row.text("id")}, {"revoked_at_ms", row.integer("revoked_at")}});
-      co_await context_.parts.bus.publish(std::move(message));
+      co_await context_.parts.bus.publish(api::revocation_message(
+          context_.parts.settings, row.text("id"), row.integer("revoked_at")));
     }
   }
 

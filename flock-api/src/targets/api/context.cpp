@@ -161,7 +161,8 @@ void log_failure(const net::Request& request, const std::string& id, log::Level 
 Context::Context(Parts p)
     : parts(std::move(p)),
       http(parts.executor, client_options()),
-      tokens(parts.signing_key, parts.settings.public_url, parts.settings.device_token_lifetime),
+      tokens(parts.signing_key, parts.settings.public_url, parts.settings.device_token_lifetime,
+             parts.settings.longest_device_token()),
       audit(parts.bus),
       registry(http, registry_options(parts.settings, tokens)),
       people(make_verifier(parts)),

@@ -13,10 +13,7 @@ constexpr Duration kTellTime{3000};
 
 Task<void> tell_revoked(Context& c, OrgId org, std::string id) {
   const std::int64_t now = to_unix_ms(system_clock().now());
-  mqtt::Message kick;
-  kick.topic = "$CONTROL/flock/v1/revoke";
-  kick.payload = bj::serialize(bj::object{{"device", id}, {"revoked_at_ms", now}});
-  co_await c.parts.bus.publish(std::move(kick));
+  co_await c.parts.bus.publish(revocation_message(c.parts.settings, id, now));
   internal::v1::DeviceRevoked event;
   event.set_org_id(org.text());
   event.set_device_id(id);

@@ -240,4 +240,15 @@ std::vector<std::string> read_label_keys(json::Reader& in, const char* key) {
   return keys;
 }
 
+mqtt::Message revocation_message(const Settings& settings, const std::string& device,
+                                 std::int64_t revoked_at_ms) {
+  mqtt::Message message;
+  message.topic = "$CONTROL/flock/v1/revoke";
+  message.payload = bj::serialize(
+      bj::object{{"device", device},
+                 {"revoked_at_ms", revoked_at_ms},
+                 {"keep_until_ms", revoked_at_ms + settings.longest_device_token().count()}});
+  return message;
+}
+
 }  // namespace flock::targets::api

@@ -32,4 +32,9 @@ bj::object read_labels(json::Reader& in, const char* key, std::vector<std::strin
 std::vector<std::string> read_label_keys(json::Reader& in, const char* key);
 inline constexpr std::size_t kMostLabels = 64;
 
+// Tells the broker to end a device's session and to refuse its tokens for as long as one that was
+// issued before can live.
+mqtt::Message revocation_message(const Settings& settings, const std::string& device,
+                                 std::int64_t revoked_at_ms);
+
 }  // namespace flock::targets::api

@@ -9,8 +9,26 @@ namespace {
 
 constexpr int kAskAgain = 30;  // seconds; a device that waits for an approval asks again after them
 
-bj::object credentials_json(Context& c, const services::Registered& registered, TimePoint now) {
-  const auto token = c.tokens.issue(registered.identity, now);
+constexpr Duration kShortestToken{30'000};
+
+// A device on a line that is paid by the byte asks for a longer life: each token costs it a
+// connection. More than the server allows gets what it allows.
+std::optional<Duration> read_lifetime(json::Reader& in) {
+  const auto text = in.optional_string("lifetime", {.min = 1, .max = 20});
+  if (!text) return std::nullopt;
+  try {
+    const Duration wanted = parse_duration(*text);
+    if (wanted >= kShortestToken) return wanted;
+    in.problem("lifetime", "out_of_range", "must be at least " + to_string(kShortestToken));
+  } catch (const Error& error) {
+    in.problem("lifetime", "invalid", error.hint());
+  }
+  return std::nullopt;
+}
+
+bj::object credentials_json(Context& c, const services::Registered& registered, TimePoint now,
+                            std::optional<Duration> lifetime) {
+  const auto token = c.tokens.issue(registered.identity, now, lifetime);
   bj::array urls, hosts;
   for (const std::string& url : c.device_urls()) urls.push_back(bj::value(url));
   for (const std::string& host : c.registry_hosts()) hosts.push_back(bj::value(host));
@@ -60,6 +78,7 @@ Task<net::Reply> register_route(Call& call) {
     facts.finish();
     registration.hardware_json = bj::serialize(copy);
   }
+  const auto lifetime = read_lifetime(in);
   in.finish();
   registration.from = call.client();
   registration.request_id = call.id;
@@ -75,7 +94,8 @@ Task<net::Reply> register_route(Call& call) {
     co_return reply;
   }
   const auto& registered = std::get<services::Registered>(outcome);
-  co_return json_reply(registered.created ? 201 : 200, credentials_json(c, registered, now));
+  co_return json_reply(registered.created ? 201 : 200,
+                       credentials_json(c, registered, now, lifetime));
 }
 
 Task<net::Reply> token_route(Call& call) {
@@ -85,11 +105,12 @@ Task<net::Reply> token_route(Call& call) {
   const std::string device = in.string("device_id"),
                     assertion = in.string("assertion", {.min = 1, .max = 4000});
   if (!device.empty() && !is_uuid(device)) in.problem("device_id", "invalid", "is no device id");
+  const auto lifetime = read_lifetime(in);
   in.finish();
   const TimePoint now = system_clock().now();
   const services::Registered registered =
       co_await services::renew_device(c.parts.db, DeviceId::parse(device), assertion, now);
-  co_return json_reply(200, credentials_json(c, registered, now));
+  co_return json_reply(200, credentials_json(c, registered, now, lifetime));
 }
 
 }  // namespace
