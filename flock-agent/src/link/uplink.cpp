@@ -32,7 +32,6 @@ SteadyPoint now() { return std::chrono::steady_clock::now(); }
 struct Item {
   std::string payload;
   std::shared_ptr<Event> safe;  // null: nobody waits
-  SteadyPoint since = now();
 };
 
 // From the disk and on its way.
@@ -69,6 +68,7 @@ struct Uplink::Impl {
 
   void start() {
     lost.load();
+    away_since = now();
     for (auto& channel : channels) {
       Channel& c = *channel;
       open(c);
@@ -113,6 +113,7 @@ struct Uplink::Impl {
   void set_connected(bool up) {
     if (connected == up) return;
     connected = up;
+    if (!up) away_since = now();
     for (auto& channel : channels) {
       const bool crowd = up && channel->kind != Upward::kEvents && has_backlog(*channel);
       channel->backoff.reset();
@@ -157,8 +158,9 @@ struct Uplink::Impl {
   // How long what is in memory may wait there while it cannot be sent.
   Duration until_stored(const Channel& c) const {
     if (c.memory.empty()) return Duration::max();
-    if (c.kind == Upward::kEvents) return Duration(0);
-    const SteadyPoint end = c.memory.front().since + options.patience;
+    // Behind what is on disk already nothing is won by waiting.
+    if (c.kind == Upward::kEvents || connected || has_backlog(c)) return Duration(0);
+    const SteadyPoint end = away_since + options.patience;
     return std::max(Duration(0), std::chrono::ceil<Duration>(end - now()));
   }
 
@@ -358,6 +360,7 @@ struct Uplink::Impl {
   Event idle;  // something was sent or stored
   bool connected = false, stopped = false;
   bool in_trouble = false;  // the disk refused, and it was told
+  SteadyPoint away_since{};
   TaskScope workers;
 };
 

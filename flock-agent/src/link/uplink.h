@@ -32,8 +32,7 @@ class Uplink {
     std::int64_t drain_bytes_per_second = 128 << 10;  // of each kind, after an outage
     // A fleet that comes back together does not send all it has at the same moment.
     Duration reconnect_spread{5'000};
-    // So long a message waits in memory for the connection; events do not. It also gathers what is
-    // written to the disk in an outage.
+    // A shorter outage is waited for in memory; events do not wait.
     Duration patience{3'000};
     std::string boot_id;  // of messages of the uplink's own
     std::function<std::int64_t()> next_seq;
