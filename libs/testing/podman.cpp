@@ -76,6 +76,8 @@ void Podman::know_as_plain(const std::string& host) {
 void Podman::start() {
   std::filesystem::remove(socket());
   std::vector<std::string> command = environment();
+  // conmon leaves a file "oom" wherever Podman was started.
+  command.insert(command.begin() + 1, "--chdir=" + dir_.path());
   for (const std::string& word :
        {std::string("podman"), std::string("system"), std::string("service"),
         std::string("--time=0"), "unix://" + socket()})

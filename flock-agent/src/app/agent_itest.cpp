@@ -15,10 +15,8 @@
 #include "async/scope.h"
 #include "base/error.h"
 #include "base/files.h"
-#include "base/id.h"
 #include "link/desired_store.h"
 #include "mqtt/client.h"
-#include "net/http_server.h"
 #include "testing/run_task.h"
 #include "testing/servers.h"
 

@@ -345,10 +345,19 @@ struct Reconciler::Impl {
       co_await runtime->remove(container.id);
       memory[container.service].run = {};
     }
+    tell_missing(users);
     for (const std::string& volume : wanted) co_await runtime->remove_volume(volume);
     log::info("volumes are emptied, as it was asked for",
               {{"service", service}, {"volumes", wanted.size()}});
     emptied();
+  }
+
+  // What waits for a service to run again must not see the run that is over.
+  void tell_missing(const std::set<std::string>& services) {
+    ReportedState fresh = report;
+    for (auto& state : *fresh.mutable_services())
+      if (services.contains(state.name())) state.set_state(ServiceState::MISSING);
+    set_report(std::move(fresh));
   }
 
   static std::set<std::string> volumes_of(const Service& service) {

@@ -40,8 +40,7 @@ struct Backend {
     co_return reply;
   }
   net::HttpServer server;
-  std::string url, device = new_uuid();
-  std::string asked;  // the last request's body
+  std::string url, asked, device = new_uuid();
   std::vector<std::string> brokers;
   Duration life{3'600'000};
   int calls = 0;
