@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -9,14 +10,19 @@
 
 namespace flock {
 
+class Disk;
+
 struct SpoolOptions {
   std::string directory;
   std::int64_t limit_bytes = 64 << 20;  // on disk
   std::size_t segment_bytes = 1 << 20;  // of one file; the unit in which old records go
   std::size_t record_bytes = 1 << 20;   // longer records are refused with kTooLarge
+  // Hears every record that is thrown away because the spool is full, before it goes.
+  std::function<void(std::string_view record)> on_drop = {};
 };
 
-// What was thrown away because the spool was full, since it was made.
+// What was thrown away because the spool was full, since its folder was made. What next() gave and
+// done() had not confirmed yet counts, too: it may have arrived.
 struct Dropped {
   std::int64_t records = 0, bytes = 0;
 };
@@ -28,6 +34,8 @@ class Spool {
  public:
   // Throws kUnavailable while another process holds the folder, or when it cannot be made.
   explicit Spool(SpoolOptions options);
+  // On a disk of the test's own, without a lock.
+  Spool(SpoolOptions options, Disk& disk);
   ~Spool();
   Spool(Spool&&) noexcept;
 
@@ -47,6 +55,12 @@ class Spool {
   std::int64_t waiting_bytes() const noexcept;
   std::int64_t waiting_records() const noexcept;
   Dropped dropped() const noexcept;
+  // What its segments take on disk, and what makes that less: for spools that share a limit.
+  std::int64_t disk_bytes() const noexcept;
+  // The oldest segment goes, as if the spool were full. False when there is none.
+  bool drop_oldest();
+  // Stretches that could not be read since it was opened.
+  std::int64_t damaged() const noexcept;
 
  private:
   struct Impl;

@@ -6,8 +6,11 @@
 #include <optional>
 #include <set>
 
+#include "app/commands.h"
 #include "app/hardware.h"
 #include "app/reconciler.h"
+#include "app/status.h"
+#include "app/telemetry.h"
 #include "async/backoff.h"
 #include "async/deadline.h"
 #include "async/event.h"
@@ -16,7 +19,10 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "host/machine.h"
 #include "link/identity.h"
+#include "link/uplink.h"
+#include "logs/log_follower.h"
 #include "mqtt/client.h"
 #include "runtimes/podman.h"
 
@@ -28,6 +34,8 @@ constexpr Duration kWillDelay{30'000};
 constexpr Duration kSessionLife{7LL * 24 * 3600 * 1000};
 // Between attempts of a device that the server does not want.
 constexpr Duration kRefusedPause{30'000};
+constexpr Duration kFarewell{5'000};
+constexpr Duration kFlush{2'000};
 constexpr int kConnectionsPerAddress = 3;
 constexpr Duration kReportPause{5000};  // after a report that did not arrive
 
@@ -50,6 +58,7 @@ IdentityOptions identity_options(const AgentOptions& options) {
   out.name = options.name;
   out.agent_version = kVersion;
   out.hardware = read_hardware();
+  out.token_lifetime = options.token_lifetime;
   out.client = [options] { return http_options(options); };
   return out;
 }
@@ -76,6 +85,12 @@ struct Agent::Impl {
         identity(identity_options(options)),
         reconciler(e, make_podman(e, options.podman_socket, options.insecure_hosts),
                    reconciler_options()),
+        uplink(e, uplink_options()),
+        logs(e, log_options()),
+        telemetry(e, telemetry_options()),
+        commands(e, reconciler, command_options()),
+        status(e, options.status_socket, [this] { return status_document(); }),
+        boot_id(read_boot_id(options.root)),
         report_changed(e),
         moved(e),
         stopping(e),
@@ -91,21 +106,79 @@ struct Agent::Impl {
       co_return PullCredentials{identity.device_id(), token};
     };
     out.on_report = [this] { report_changed.set(); };
+    out.on_containers = [this](const std::vector<Observed>& containers) { follow(containers); };
+    out.on_exit = [this](const std::string& service, const device::v1::Exit& exit) {
+      device::v1::DeviceEvent event = new_event(device::v1::DeviceEvent::SERVICE_EXITED);
+      event.set_service(service);
+      *event.mutable_exit() = exit;
+      uplink.send(Upward::kEvents, event.SerializeAsString());
+    };
+    return out;
+  }
+
+  Telemetry::Options telemetry_options() {
+    Telemetry::Options out;
+    out.root = options.root;
+    out.data_dir = options.data_dir;
+    out.pace.look = options.look_interval;
+    out.pace.send = options.telemetry_interval;
+    const bool low = options.profile == "low";
+    out.pace.quiet = options.telemetry_interval * (low ? 1 : 5);
+    out.pace.hurry = low ? 1 : 3;
+    out.containers = [this] { return reconciler.containers(); };
+    out.updating = [this] {
+      const ReportedState::Phase phase = reconciler.report().phase();
+      return phase == ReportedState::DOWNLOADING || phase == ReportedState::STARTING ||
+             phase == ReportedState::SOAKING;
+    };
+    out.connected = [] { return true; };  // without a connection it goes to the disk
+    out.send = [this](device::v1::TelemetryBatch batch) -> Task<void> {
+      batch.set_boot_id(boot_id);
+      batch.set_seq(++seq);
+      batch.set_dropped_points(batch.dropped_points() + uplink.lost().telemetry_points);
+      uplink.send(Upward::kTelemetry, batch.SerializeAsString());
+      co_return;
+    };
+    return out;
+  }
+
+  Commands::Options command_options() {
+    Commands::Options out;
+    out.data_dir = options.data_dir;
+    out.boot_id = read_boot_id(options.root);
+    out.root = options.root;
+    out.reboot = options.reboot;
+    out.reboot_command = options.reboot_command;
+    out.agent_version = kVersion;
+    out.server_time = [this] { return system_clock().now() + identity.clock_offset(); };
+    out.tell = [this](device::v1::CommandResult result) -> Task<void> {
+      device::v1::DeviceEvent event = new_event(device::v1::DeviceEvent::COMMAND);
+      *event.mutable_command() = std::move(result);
+      co_await uplink.deliver(Upward::kEvents, event.SerializeAsString());
+    };
+    out.farewell = [this](std::string why) -> Task<void> { co_await say_farewell(std::move(why)); };
     return out;
   }
 
   Task<void> run() {
     identity.load();
     reconciler.load();
+    commands.load();
     seq = to_unix_ms(system_clock().now());
     log::info("flockd starts", {{"version", kVersion},
                                 {"device", identity.device_id()},
                                 {"desired_version", reconciler.version()}});
     watch(scope);
     watch(*session);
+    start_status();
+    uplink.start();
+    scope.spawn("logs", logs.run());
+    scope.spawn("telemetry", telemetry.run());
+    scope.spawn("commands", commands.run());
     scope.spawn("reconcile", reconciler.run());  // needs no network
     scope.spawn("link", link_loop());
     co_await stopping.wait();
+    co_await flush();
     if (bus && bus->connected()) {
       try {
         Task<void> goodbye = say_goodbye();
@@ -118,9 +191,20 @@ struct Agent::Impl {
     co_await scope.join();
     session->cancel();
     co_await session->join();
+    co_await commands.stop();
     co_await reconciler.stop();
+    co_await status.stop();
     if (failure) std::rethrow_exception(failure);
     log::info("flockd stopped; the containers go on");
+  }
+
+  // A device whose status cannot be asked for does its work all the same.
+  void start_status() {
+    try {
+      status.start();
+    } catch (const Error& error) {
+      log::warn("flockd status will not work", error);
+    }
   }
 
   // What is not expected may not leave half an agent behind: whoever started flockd does it again.
@@ -137,6 +221,66 @@ struct Agent::Impl {
     co_await bus->disconnect(Duration(2000));
   }
 
+  Task<void> say_farewell(std::string why) {
+    device::v1::DeviceEvent event = new_event(device::v1::DeviceEvent::SHUTDOWN);
+    event.set_detail(std::move(why));
+    Task<void> sending = uplink.deliver(Upward::kEvents, event.SerializeAsString());
+    try {
+      co_await with_deadline(std::move(sending), kFarewell, "saying farewell");
+    } catch (const Error& error) {
+      if (error.code() == Code::kCancelled) throw;
+      log::warn("could not say farewell", error);
+    }
+  }
+
+  // --- What goes up beside the state
+
+  Uplink::Options uplink_options() {
+    Uplink::Options out;
+    out.directory = options.data_dir + "/spool";
+    out.limit_bytes = options.spool_limit;
+    out.drain_bytes_per_second = options.spool_drain;
+    out.boot_id = read_boot_id(options.root);
+    out.next_seq = [this] { return ++seq; };
+    out.publish = [this](Upward kind, std::string payload) -> Task<void> {
+      if (!bus) throw Error(Code::kUnavailable, "there is no session with the broker");
+      const char* leaf = kind == Upward::kEvents ? "events"
+                         : kind == Upward::kLogs ? "logs"
+                                                 : "telemetry";
+      co_await bus->publish(message_of(leaf, std::move(payload)));
+    };
+    return out;
+  }
+
+  LogFollower::Options log_options() {
+    LogFollower::Options out;
+    out.data_dir = options.data_dir;
+    out.boot_id = read_boot_id(options.root);
+    out.lines_per_second = options.log_lines_per_second;
+    out.bytes_per_second = options.log_bytes_per_second;
+    out.kernel = options.log_kernel;
+    out.next_seq = [this] { return ++seq; };
+    out.deliver = [this](std::string payload) -> Task<void> {
+      co_await uplink.deliver(Upward::kLogs, std::move(payload));
+    };
+    return out;
+  }
+
+  void follow(const std::vector<Observed>& containers) {
+    std::vector<Followed> followed;
+    for (const Observed& container : containers)
+      followed.push_back({container.service, container.id, container.log_path});
+    logs.follow(std::move(followed));
+  }
+
+  // What was read or made and is not sent yet: with the broker, else on disk.
+  Task<void> flush() {
+    logs.finish();
+    co_await logs.wait_finished(kFlush);
+    co_await uplink.stop(kFlush);
+    co_await logs.wait_finished(kFlush);
+  }
+
   // --- Link
   // ---------------------------------------------------------------------------------------
 
@@ -148,14 +292,20 @@ struct Agent::Impl {
       moved.reset();
       const auto& urls = identity.broker_urls();
       start_bus(urls[address % urls.size()]);
-      mqtt::Subscription wanted;
+      mqtt::Subscription wanted, asked;
       wanted.filter = "devices/" + identity.device_id() + "/desired";
+      asked.filter = "devices/" + identity.device_id() + "/commands";
       co_await bus->subscribe(
           wanted, [this](mqtt::Delivery delivery) { take_desired(std::move(delivery)); });
+      co_await bus->subscribe(asked, [this](mqtt::Delivery delivery) {
+        const auto held = std::make_shared<mqtt::Delivery>(std::move(delivery));
+        commands.take(held->message.payload, [held] { held->ack(); });
+      });
       session->spawn("bus", bus->run());
       session->spawn("renewal", renew_loop());
       session->spawn("report", report_loop());
       co_await moved.wait();
+      uplink.set_connected(false);
       session->cancel();
       co_await session->join();
       session = std::make_unique<TaskScope>(executor);
@@ -202,8 +352,9 @@ struct Agent::Impl {
     out.queue_bytes = 1 << 20;
     out.receive_maximum = 16;
     out.unheard_retry = Duration(1000);  // e.g. the broker is back before the ingester
-    out.will = event_message(device::v1::DeviceEvent::LOST);
+    out.will = message_of("events", new_event(device::v1::DeviceEvent::LOST).SerializeAsString());
     out.will_delay = kWillDelay;
+    out.keep_alive = options.keep_alive;
     out.credentials = [this]() -> Task<mqtt::Credentials> {
       const std::string token = co_await identity.token();
       co_return mqtt::Credentials{identity.device_id(), Secret(token)};
@@ -212,13 +363,20 @@ struct Agent::Impl {
     bus_ca = identity.broker_ca();
     failed_connections = 0;
     bus = std::make_unique<mqtt::Client>(executor, std::move(out));
+    bus_url = url;
     bus->on_connection([this](bool up, const std::string& reason) {
+      if (up != is_up || since == TimePoint()) since = system_clock().now();
+      is_up = up;
+      uplink.set_connected(up);
       if (up) {
         failed_connections = 0;
         log::info("connected to the broker");
         announce = true;
         report_changed.set();
+        telemetry.on_connected();
+        commands.on_connected();
       } else {
+        bus_error = reason;
         if (++failed_connections == kConnectionsPerAddress && bus_urls.size() > 1) {
           ++address;
           moved.set();
@@ -280,19 +438,23 @@ struct Agent::Impl {
     reconciler.want(std::move(fresh), [held] { held->ack(); });
   }
 
-  mqtt::Message event_message(device::v1::DeviceEvent::Kind kind) {
+  mqtt::Message message_of(const std::string& leaf, std::string payload) const {
+    mqtt::Message message;
+    message.topic = "devices/" + identity.device_id() + "/" + leaf;
+    message.payload = std::move(payload);
+    return message;
+  }
+
+  device::v1::DeviceEvent new_event(device::v1::DeviceEvent::Kind kind) {
     device::v1::DeviceEvent event;
     event.set_boot_id(boot_id);
     event.set_seq(++seq);
     event.set_at_ms(to_unix_ms(system_clock().now()));
     event.set_kind(kind);
-    mqtt::Message message;
-    message.topic = "devices/" + identity.device_id() + "/events";
-    message.payload = event.SerializeAsString();
-    return message;
+    return event;
   }
   Task<void> publish_event(device::v1::DeviceEvent::Kind kind) {
-    co_await bus->publish(event_message(kind));
+    co_await bus->publish(message_of("events", new_event(kind).SerializeAsString()));
   }
 
   // Tells changes at once (collected for a moment) and everything again as a slow sign of life.
@@ -309,11 +471,9 @@ struct Agent::Impl {
         state.set_seq(++seq);
         state.set_at_ms(to_unix_ms(system_clock().now()));
         state.set_agent_version(kVersion);
+        state.set_keep_alive_ms(options.state_interval.count());
         *state.mutable_hardware() = hardware;
-        mqtt::Message message;
-        message.topic = "devices/" + identity.device_id() + "/state";
-        message.payload = state.SerializeAsString();
-        co_await bus->publish(std::move(message));
+        co_await bus->publish(message_of("state", state.SerializeAsString()));
       } catch (const Error& error) {
         if (error.code() == Code::kCancelled) throw;
         log::warn("cannot report; trying again", error);
@@ -325,28 +485,59 @@ struct Agent::Impl {
     }
   }
 
+  // --- flockd status
+
+  std::string status_document() {
+    StatusFacts facts;
+    facts.version = kVersion;
+    facts.options = &options;
+    facts.identity = &identity;
+    facts.desired_version = reconciler.version();
+    facts.report = &reconciler.report();
+    facts.started = started;
+    facts.connected = bus && bus->connected();
+    facts.since = since;
+    facts.broker = bus_url;
+    facts.last_error = bus_error;
+    facts.waiting_messages = static_cast<std::size_t>(uplink.waiting_records());
+    facts.waiting_bytes = static_cast<std::size_t>(uplink.waiting_bytes());
+    facts.lost = uplink.lost();
+    return write_status(facts);
+  }
+
   Executor executor;
   AgentOptions options;
   Identity identity;
   Reconciler reconciler;
+  Uplink uplink;
+  LogFollower logs;
+  Telemetry telemetry;
+  Commands commands;
+  StatusServer status;
   std::unique_ptr<mqtt::Client> bus;
   std::vector<std::string> bus_urls;
   std::string bus_ca;
   std::size_t address = 0;  // which of the broker's is in use
   int failed_connections = 0;
   std::int64_t seq = 0;
-  const std::string boot_id = read_boot_id();
+  const std::string boot_id;
   const device::v1::Hardware hardware = read_hardware();
   bool announce = false;
   std::exception_ptr failure;
   std::string lost_reason;
+  const TimePoint started = system_clock().now();
+  TimePoint since{};  // of the connection as it is
+  bool is_up = false;
+  std::string bus_url, bus_error;
   Event report_changed, moved, stopping;
   std::unique_ptr<TaskScope> session;  // what belongs to one broker address
   TaskScope scope;
 };
 
-Agent::Agent(Executor executor, AgentOptions options)
-    : impl_(std::make_unique<Impl>(std::move(executor), std::move(options))) {}
+Agent::Agent(Executor executor, AgentOptions options) {
+  complete(options);
+  impl_ = std::make_unique<Impl>(std::move(executor), std::move(options));
+}
 Agent::~Agent() = default;
 Task<void> Agent::run() { co_await impl_->run(); }
 void Agent::stop() { impl_->stopping.set(); }

@@ -50,6 +50,4 @@ device::v1::Hardware read_hardware() {
   return hardware;
 }
 
-std::string read_boot_id() { return first_line("/proc/sys/kernel/random/boot_id"); }
-
 }  // namespace flock::agent

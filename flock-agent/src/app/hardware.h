@@ -9,7 +9,5 @@ namespace flock::agent {
 
 // What this machine is, from uname, /etc/os-release and /proc; unknown facts stay empty.
 device::v1::Hardware read_hardware();
-// The kernel's id of this boot.
-std::string read_boot_id();
 
 }  // namespace flock::agent

@@ -2,8 +2,11 @@
 #include "app/reconciler.h"
 
 #include <algorithm>
+#include <deque>
+#include <set>
 
 #include "async/event.h"
+#include "async/loop.h"
 #include "async/scope.h"
 #include "base/bytes.h"
 #include "base/error.h"
@@ -19,7 +22,9 @@ using StatePtr = std::shared_ptr<const DesiredState>;
 
 constexpr Duration kTroublePause{1'000};
 constexpr Duration kTroubleTell{10'000};  // a runtime that is restarted is nobody's failure
-constexpr Duration kQuickProbe{500};      // the round waits so long for a probe's answer
+// The runtime writes down who ended a container a moment after it ended.
+constexpr Duration kEndingWritten{1'500};
+constexpr Duration kQuickProbe{500};  // the round waits so long for a probe's answer
 
 const Service& service_of(const DesiredState& state, const std::string& name) {
   const auto found = std::find_if(state.services().begin(), state.services().end(),
@@ -61,6 +66,22 @@ bool is_no_space(const std::string& message) {
   return message.find("no_space") != std::string::npos ||
          message.find("No space left on device") != std::string::npos;
 }
+
+// Something asked for by hand, to be done between two rounds.
+struct Job {
+  explicit Job(Executor executor, std::function<Task<void>()> w)
+      : work(std::move(w)), done(std::move(executor)) {}
+  std::function<Task<void>()> work;
+  std::exception_ptr failure;
+  Event done;
+};
+
+// One run of one container.
+struct KnownRun {
+  std::string service;
+  TimePoint started;
+  bool running = false;
+};
 
 SteadyPoint steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -191,8 +212,11 @@ struct Reconciler::Impl {
   Task<Duration> round() {
     if (unstored) try_store();
     co_await drop_unwanted_pulls();
+    co_await do_jobs();
     const StatePtr wanted = desired, before = current;  // a newer one may arrive while we wait
     const World world = co_await observe(*wanted, *before);
+    options.on_containers(world.containers);
+    co_await note_ends(world);
     if (wanted != desired) co_return Duration(0);
     const Plan plan = make_plan(world, memory, settled_since);
     if (!plan.settled)
@@ -255,6 +279,221 @@ struct Reconciler::Impl {
     options.on_report();
   }
 
+  // --- Ends
+
+  // Compares with what ran at the last look: a run that is over is looked into at once, for the
+  // runtime forgets how it ended when the container starts again.
+  Task<void> note_ends(const World& world) {
+    std::map<std::string, KnownRun> now;
+    for (const Observed& container : world.containers) {
+      const KnownRun run{container.service, container.started, container.run == Run::kRunning};
+      now[container.id] = run;
+      const bool own_start = own_starts.erase(container.id) > 0;
+      const auto before = runs.find(container.id);
+      const bool known = before != runs.end();
+      const bool ran = known && before->second.running;
+      const bool another = known && before->second.started != run.started;
+      if (container.run == Run::kExited && (!known || ran || another || own_start))
+        co_await note_exit(container, world, known || own_start);
+      else if (run.running && ran && another && !own_start)
+        note_foreign_end(container.id, before->second);  // somebody started it again
+    }
+    for (const auto& [id, run] : runs) {
+      if (now.contains(id)) continue;
+      own_starts.erase(id);
+      if (own_ends.erase(id) == 0 && run.running) note_foreign_end(id, run);
+    }
+    runs.swap(now);
+    seen = world.containers;
+  }
+
+  // `watched`: the run was seen, so its end is news. One that ended while flockd did not run is
+  // told in the report only, for nobody knows whether it was told before.
+  Task<void> note_exit(Observed container, const World& world, bool watched) {
+    LastRun last;
+    try {
+      last = co_await runtime->last_run_of(container.id);
+    } catch (const Error& error) {
+      if (error.code() == Code::kCancelled) throw;
+      log::debug("cannot tell how a container ended", error, {{"service", container.service}});
+      last.exit = exit_from_code(container.exit_code);
+      last.started = container.started;
+    }
+    const bool own = own_ends.erase(container.id) > 0;
+    bool news = watched && !own;
+    for (const DesiredState* state : {&world.desired, &world.current})
+      for (const Service& service : state->services())
+        if (service.name() == container.service && completes(service, container)) news = false;
+    if (own) last.exit.set_by(device::v1::Exit::FLOCK);
+    if (!own && last.exit.out_of_memory()) last.exit.set_by(device::v1::Exit::KERNEL);
+    if (last.exit.by() != device::v1::Exit::BY_UNSPECIFIED)
+      tell_exit(container.service, last.exit, news);
+    else
+      background.spawn("ending", judge_exit(container.id, container.service, last, news));
+  }
+
+  // A run that ended and left nothing to look at: its container was removed or started again.
+  void note_foreign_end(const std::string& id, const KnownRun& run) {
+    LastRun last;
+    last.exit.set_by(device::v1::Exit::OTHERS);
+    last.exit.set_at_ms(to_unix_ms(system_clock().now()));
+    last.started = run.started;
+    background.spawn("ending", judge_exit(id, run.service, std::move(last), true));
+  }
+
+  Task<void> judge_exit(std::string id, std::string service, LastRun last, bool news) {
+    co_await sleep_for(kEndingWritten);
+    Ending ending;
+    try {
+      ending = co_await runtime->ending_of(id, last.started);
+    } catch (const Error& error) {
+      if (error.code() == Code::kCancelled) throw;
+      log::debug("cannot tell who ended a container", error, {{"service", service}});
+    }
+    if (last.exit.by() == device::v1::Exit::BY_UNSPECIFIED) {
+      const bool others = ending.by_others || comes_from_outside(last.exit.signal());
+      last.exit.set_by(others ? device::v1::Exit::OTHERS : device::v1::Exit::ITSELF);
+    } else if (ending.exit_code) {
+      const device::v1::Exit known = exit_from_code(*ending.exit_code);
+      last.exit.set_code(known.code());
+      last.exit.set_signal(known.signal());
+    }
+    tell_exit(service, last.exit, news);
+    wake.set();
+  }
+
+  void tell_exit(const std::string& service, const device::v1::Exit& exit, bool news) {
+    const auto known = memory.find(service);
+    if (known != memory.end()) known->second.last_exit = exit;
+    log::info("a container ended", {{"service", service},
+                                    {"code", exit.code()},
+                                    {"by", static_cast<int>(exit.by())},
+                                    {"out_of_memory", exit.out_of_memory()}});
+    if (news) options.on_exit(service, exit);
+  }
+
+  // Stops a container because flockd wants it so, and remembers how it ended.
+  Task<void> end_container(std::string id, std::string service) {
+    const auto run = runs.find(id);
+    if (run == runs.end() || !run->second.running) co_return;
+    own_ends.insert(id);
+    try {
+      co_await runtime->stop(id);
+      LastRun last = co_await runtime->last_run_of(id);
+      last.exit.set_by(device::v1::Exit::FLOCK);
+      tell_exit(service, last.exit, false);
+      run->second.running = false;
+    } catch (const Error& error) {
+      if (error.code() != Code::kNotFound) log::debug("cannot stop a container", error);
+      if (error.code() == Code::kCancelled) throw;
+    }
+  }
+
+  // --- What is asked for by hand
+
+  Task<void> between_rounds(std::function<Task<void>()> work) {
+    const auto job = std::make_shared<Job>(executor, std::move(work));
+    jobs.push_back(job);
+    wake.set();
+    co_await job->done.wait();
+    if (job->failure) std::rethrow_exception(job->failure);
+  }
+
+  Task<void> do_jobs() {
+    while (!jobs.empty()) {
+      const auto job = jobs.front();
+      try {
+        co_await job->work();
+      } catch (const Error& error) {
+        if (error.code() == Code::kCancelled) throw;
+        job->failure = std::current_exception();
+      }
+      jobs.pop_front();
+      job->done.set();
+    }
+  }
+
+  const DesiredState& active() const { return current->version() > 0 ? *current : *desired; }
+
+  Task<void> restart(std::string service) {
+    bool found = false;
+    for (const Observed& container : co_await runtime->list()) {
+      if (container.service != service) continue;
+      found = true;
+      runs[container.id] = {service, container.started, container.run == Run::kRunning};
+      co_await end_container(container.id, service);
+      own_ends.erase(container.id);
+      runs.erase(container.id);  // what runs now is another run
+      memory[service].run = {};
+      co_await runtime->start(container.id);
+      own_starts.insert(container.id);
+      log::info("restarted, as it was asked for", {{"service", service}});
+    }
+    if (!found) throw Error(Code::kNotFound, "no container of a service " + service + " is here");
+  }
+
+  Task<void> purge(std::string service, std::vector<std::string> volumes,
+                   std::function<void()> emptied) {
+    const DesiredState state = active();
+    const auto here = std::find_if(state.services().begin(), state.services().end(),
+                                   [&](const Service& s) { return s.name() == service; });
+    if (here == state.services().end())
+      throw Error(Code::kNotFound, "there is no service " + service + " here");
+    const std::set<std::string> own = volumes_of(*here);
+    std::set<std::string> wanted(volumes.begin(), volumes.end());
+    if (wanted.empty()) wanted = own;
+    if (wanted.empty())
+      throw Error(Code::kUnprocessable, "the service " + service + " has no named volumes");
+    for (const std::string& volume : wanted)
+      if (!own.contains(volume))
+        throw Error(Code::kUnprocessable, "the service " + service + " has no volume " + volume);
+    const std::set<std::string> users = users_of(wanted, state);
+    for (const Observed& container : co_await runtime->list()) {
+      if (!users.contains(container.service)) continue;
+      runs[container.id] = {container.service, container.started, container.run == Run::kRunning};
+      co_await end_container(container.id, container.service);
+      co_await runtime->remove(container.id);
+      memory[container.service].run = {};
+    }
+    for (const std::string& volume : wanted) co_await runtime->remove_volume(volume);
+    log::info("volumes are emptied, as it was asked for",
+              {{"service", service}, {"volumes", wanted.size()}});
+    emptied();
+  }
+
+  static std::set<std::string> volumes_of(const Service& service) {
+    std::set<std::string> out;
+    for (const auto& mount : service.mounts())
+      if (mount.kind() == device::v1::Mount::VOLUME && !mount.source().empty())
+        out.insert(mount.source());
+    return out;
+  }
+
+  // The services that mount one of the volumes, and those that live in their networks.
+  static std::set<std::string> users_of(const std::set<std::string>& volumes,
+                                        const DesiredState& state) {
+    std::set<std::string> out;
+    for (const Service& service : state.services()) {
+      const std::set<std::string> own = volumes_of(service);
+      if (std::any_of(own.begin(), own.end(), [&](const auto& v) { return volumes.contains(v); }))
+        out.insert(service.name());
+    }
+    for (const Service& service : state.services()) {
+      const std::string& mode = service.network_mode();
+      if (mode.starts_with("service:") && out.contains(mode.substr(8))) out.insert(service.name());
+    }
+    return out;
+  }
+
+  Task<void> take_down(std::function<Task<void>()> then) {
+    for (const Observed& container : co_await runtime->list()) {
+      if (container.run != Run::kRunning) continue;
+      runs[container.id] = {container.service, container.started, true};
+      co_await end_container(container.id, container.service);
+    }
+    co_await then();
+  }
+
   // --- Actions
 
   // True when the next round should follow at once.
@@ -266,6 +505,7 @@ struct Reconciler::Impl {
       case ActionKind::kRemove:
         log::info("removing a container",
                   {{"service", action.service}, {"container", action.container}});
+        co_await end_container(action.container, action.service);
         co_await runtime->remove(action.container);
         co_return true;
       case ActionKind::kCreate:
@@ -294,6 +534,7 @@ struct Reconciler::Impl {
         count_restart(action, world);
       }
       co_await runtime->start(id);
+      own_starts.insert(id);
       log::info("started", {{"service", action.service}, {"container", id}});
     } catch (const Error& error) {
       if (error.code() == Code::kCancelled) throw;
@@ -320,6 +561,7 @@ struct Reconciler::Impl {
 
   void start_pull(const Service& service) {
     memory[service.name()].pulling = true;
+    memory[service.name()].pull_percent = 0;
     pulling_image = service.image();
     pulls->spawn("pull", pull(service.name(), service.image()));
   }
@@ -330,7 +572,8 @@ struct Reconciler::Impl {
     try {
       PullCredentials credentials = co_await options.credentials();
       log::info("pulling", {{"service", service}, {"image", image}});
-      co_await runtime->pull(image, std::move(credentials));
+      const auto progress = [this, service](int percent) { note_progress(service, percent); };
+      co_await runtime->pull(image, std::move(credentials), progress);
       memory[service].pulling = false;
       memory[service].pull = {};
     } catch (const Error& error) {
@@ -351,6 +594,19 @@ struct Reconciler::Impl {
         !full && (error.code() == Code::kUnavailable || error.code() == Code::kTimeout);
     log::warn("a download failed; it is tried again", error,
               {{"service", service}, {"attempt", attempts.failures}});
+  }
+
+  // Told in steps, for every step is a report.
+  void note_progress(const std::string& service, int percent) {
+    constexpr std::uint32_t kStep = 10;
+    Memory& known = memory[service];
+    const auto now = static_cast<std::uint32_t>(std::clamp(percent, 0, 100));
+    if (now < known.pull_percent + kStep) return;  // never backwards
+    known.pull_percent = now - now % kStep;
+    ReportedState fresh = report;
+    for (auto& state : *fresh.mutable_services())
+      if (state.name() == service) state.set_pull_percent(known.pull_percent);
+    set_report(std::move(fresh));
   }
 
   // Images of releases that are neither wanted nor running are the only thing that may go.
@@ -433,6 +689,10 @@ struct Reconciler::Impl {
   std::map<std::string, Memory> memory;
   SteadyPoint settled_since{}, trouble_since{};
   std::int64_t cleaned = 0;
+  std::map<std::string, KnownRun> runs;  // by container id
+  std::vector<Observed> seen;
+  std::set<std::string> own_ends, own_starts;  // container ids: what flockd does itself
+  std::deque<std::shared_ptr<Job>> jobs;
   std::string pulling_image, waits_for_probe;
   Event wake, probed;
   TaskScope background;              // probes
@@ -455,5 +715,20 @@ Task<void> Reconciler::stop() {
   co_await impl_->pulls->join();
 }
 const ReportedState& Reconciler::report() const { return impl_->report; }
+const std::vector<Observed>& Reconciler::containers() const { return impl_->seen; }
+Task<void> Reconciler::restart(std::string service) {
+  Impl* impl = impl_.get();
+  co_await impl->between_rounds([impl, service] { return impl->restart(service); });
+}
+Task<void> Reconciler::purge(std::string service, std::vector<std::string> volumes,
+                             std::function<void()> emptied) {
+  Impl* impl = impl_.get();
+  co_await impl->between_rounds(
+      [impl, service, volumes, emptied] { return impl->purge(service, volumes, emptied); });
+}
+Task<void> Reconciler::take_down(std::function<Task<void>()> then) {
+  Impl* impl = impl_.get();
+  co_await impl->between_rounds([impl, then] { return impl->take_down(then); });
+}
 
 }  // namespace flock::agent

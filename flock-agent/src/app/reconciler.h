@@ -22,6 +22,10 @@ class Reconciler {
     Duration interval{5'000};
     std::function<Task<PullCredentials>()> credentials;
     std::function<void()> on_report;  // report() has changed
+    // What each round sees, before it changes anything.
+    std::function<void(const std::vector<Observed>& containers)> on_containers = [](const auto&) {};
+    // A run of a service that should have gone on ended, while this looked on.
+    std::function<void(std::string service, device::v1::Exit exit)> on_exit = [](auto, auto) {};
   };
   Reconciler(Executor executor, std::unique_ptr<Runtime> runtime, Options options);
   ~Reconciler();
@@ -37,6 +41,21 @@ class Reconciler {
   Task<void> run();   // until cancelled
   Task<void> stop();  // ends what runs beside the rounds; after run() has ended
   const ReportedState& report() const;
+  // As the last round saw them.
+  const std::vector<Observed>& containers() const;
+
+  // What is asked for by hand is done between two rounds. Throws kNotFound for a service that has
+  // no container here, and what the runtime throws.
+  Task<void> restart(std::string service);
+  // Removes the service's container, with those of ours that share its volumes or network, and
+  // empties the named volumes (`volumes`, or all of the service when that is empty). `emptied` is
+  // called when that is done and before anything runs again; then the rounds bring the containers
+  // back. kUnprocessable for a volume that the service does not have.
+  Task<void> purge(std::string service, std::vector<std::string> volumes,
+                   std::function<void()> emptied);
+  // Stops every container of ours, then does `then`, which should end the machine. When that fails
+  // the rounds go on and start them again.
+  Task<void> take_down(std::function<Task<void>()> then);
 
  private:
   struct Impl;

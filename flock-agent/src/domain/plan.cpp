@@ -39,10 +39,6 @@ bool restarts_always(const Service& service) {
          service.restart().policy() == Restart::UNLESS_STOPPED;
 }
 
-bool completes(const Service& service, const Observed& container) {
-  return container.run == Run::kExited && container.exit_code == 0 && !restarts_always(service);
-}
-
 // The services whose containers must be there before this one's.
 std::vector<std::string> needs_of(const Service& service) {
   std::vector<std::string> out;
@@ -317,6 +313,10 @@ void describe_container(const Service& service, const Observed& container, Servi
 
 }  // namespace
 
+bool completes(const Service& service, const Observed& container) {
+  return container.run == Run::kExited && container.exit_code == 0 && !restarts_always(service);
+}
+
 Plan make_plan(const World& world, std::map<std::string, Memory>& memory,
                SteadyPoint settled_since) {
   return Planner(world, memory).run(settled_since);
@@ -347,7 +347,11 @@ ReportedState make_report(const World& world, const Plan& plan,
     out->set_health(check ? ServiceState::CHECKING : ServiceState::NO_CHECK);
     const auto known = memory.find(service.name());
     if (known == memory.end()) continue;
-    if (known->second.pulling && shown == nullptr) out->set_state(ServiceState::PULLING);
+    if (known->second.pulling) {
+      if (shown == nullptr) out->set_state(ServiceState::PULLING);
+      out->set_pull_percent(known->second.pull_percent);
+    }
+    if (known->second.last_exit) *out->mutable_last_exit() = *known->second.last_exit;
     out->set_restart_count(static_cast<std::uint32_t>(known->second.restarts));
     out->set_message(known->second.pull.error.empty() ? known->second.run.error
                                                       : known->second.pull.error);

@@ -31,6 +31,8 @@ struct Observed {
   int exit_code = 0;
   TimePoint started;
   std::optional<device::v1::HealthCheck> image_check;  // what the image brings by itself
+  int pid = 0;                                         // of its first process, while it runs
+  std::string log_path;  // of a k8s-file log; "": its log is elsewhere
 };
 
 // Failed attempts at one step in a row.
@@ -60,6 +62,8 @@ struct Memory {
   bool probing = false;          // a probe is under way
   bool probe_late = false;       // it was counted as failed, whatever it says in the end
   SteadyPoint probe_fails_at{};  // when it counts as failed
+  std::optional<device::v1::Exit> last_exit;
+  std::uint32_t pull_percent = 0;
 };
 
 enum class ActionKind { kPull, kRemove, kCreate, kStart, kProbe };
@@ -97,6 +101,16 @@ struct Plan {
 // `settled_since`: since when the previous rounds were settled; SteadyPoint() when they were not.
 Plan make_plan(const World& world, std::map<std::string, Memory>& memory,
                SteadyPoint settled_since);
+
+// True for a container that did its work: it ended with code 0 and is not to run for ever.
+bool completes(const device::v1::Service& service, const Observed& container);
+
+// How a run ended, from its exit code as container runtimes give it: 128 and the signal's number
+// for a signal.
+device::v1::Exit exit_from_code(int code);
+// Who sends such a signal: the kernel to a program that broke a rule, and the program to itself
+// when it gives up, or somebody else.
+bool comes_from_outside(std::uint32_t signal);
 
 // The check that holds for this container: the service's own, else the image's.
 std::optional<device::v1::HealthCheck> check_of(const device::v1::Service& service,

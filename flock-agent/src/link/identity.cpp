@@ -80,6 +80,10 @@ Error waiting_for_approval(const std::string& answer) {
       .hint("flock device-requests approve " + request);
 }
 
+void add_lifetime(bj::object& body, Duration lifetime) {
+  if (lifetime > Duration(0)) body["lifetime"] = to_string(lifetime);
+}
+
 // The file is kept for whoever wants to know what happened.
 void move_aside(const std::string& path, const std::string& reason) {
   log::error("a stored file is damaged; it is moved aside", {{"file", path}, {"reason", reason}});
@@ -169,6 +173,7 @@ std::string Identity::registration_body() const {
                     {"cpus", hw.cpus()},
                     {"machine_id", hw.machine_id()}}}};
   if (!options_.name.empty()) body["name"] = options_.name;
+  add_lifetime(body, options_.token_lifetime);
   return bj::serialize(body);
 }
 
@@ -182,8 +187,9 @@ Task<void> Identity::renew() {
   std::exception_ptr unknown;
   try {
     const auto body = [this] {
-      return bj::serialize(
-          bj::object{{"device_id", device_id_}, {"assertion", assertion(device_id_)}});
+      bj::object body{{"device_id", device_id_}, {"assertion", assertion(device_id_)}};
+      add_lifetime(body, options_.token_lifetime);
+      return bj::serialize(body);
     };
     co_await ask("/v1/devices/token", body);
   } catch (const Error& error) {

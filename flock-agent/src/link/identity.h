@@ -16,6 +16,7 @@ namespace flock::agent {
 struct IdentityOptions {
   std::string server, provisioning_key_file, data_dir, name, agent_version;
   device::v1::Hardware hardware;
+  Duration token_lifetime{0};  // what to ask for; 0: what the server gives
   // How to reach the server. Asked for each call: calls are an hour apart, and trusted roots that
   // are kept meanwhile are a tenth of the agent's memory.
   std::function<net::ClientOptions()> client = [] { return net::ClientOptions(); };
@@ -38,6 +39,8 @@ class Identity {
   Task<void> renew();
   // When the token should be renewed: at two thirds of its life.
   SteadyPoint renew_at() const noexcept { return renew_at_; }
+  // What to add to this device's clock to get the server's, as far as it is known.
+  Duration clock_offset() const noexcept { return clock_offset_; }
   // The next token() asks the server.
   void forget_token() noexcept { token_.clear(); }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -87,6 +88,45 @@ device::v1::HealthCheck read_check(const bj::object& config) {
   return check;
 }
 
+// "json-file" is Podman's other name for the same format.
+std::string read_log_path(const bj::object& container) {
+  const bj::value* host = container.if_contains("HostConfig");
+  const bj::value* found =
+      host && host->is_object() ? host->get_object().if_contains("LogConfig") : nullptr;
+  if (found == nullptr || !found->is_object()) return "";
+  const std::string driver = text_of(found->get_object(), "Type");
+  return driver == "k8s-file" || driver == "json-file" ? text_of(found->get_object(), "Path") : "";
+}
+
+// Podman's events of one container, a JSON object a line. Of `podman stop` it tells only that the
+// container was cleaned up twice: by whoever stopped it, and at its end as always.
+Ending read_ending(const std::string& lines, std::int64_t since_ms) {
+  Ending out;
+  int cleanups = 0;
+  for (std::size_t at = 0; at < lines.size();) {
+    const std::size_t end = std::min(lines.find('\n', at), lines.size());
+    const std::string line = lines.substr(at, end - at);
+    at = end + 1;
+    if (line.empty()) continue;
+    const bj::value value = json::parse(line);
+    const bj::object& event = object_of(value);
+    const std::string action = text_of(event, "Action");
+    if (number_of(event, "timeNano") / 1'000'000 < since_ms) continue;
+    if (action == "start" && out.exit_code) break;  // the run after it
+    if (action == "died" && !out.exit_code) {
+      const bj::value* actor = event.if_contains("Actor");
+      const bj::value* attributes =
+          actor && actor->is_object() ? actor->get_object().if_contains("Attributes") : nullptr;
+      if (attributes && attributes->is_object())
+        out.exit_code = std::atoi(text_of(attributes->get_object(), "containerExitCode").c_str());
+    }
+    if (action == "cleanup") ++cleanups;
+    if (action == "kill" || action == "stop" || action == "remove" || cleanups > 1)
+      out.by_others = true;
+  }
+  return out;
+}
+
 constexpr Duration kCallTime{120'000};
 constexpr Duration kStopTime{2LL * 3600 * 1000};  // over the longest sensible grace period
 constexpr Duration kPullTime{6LL * 3600 * 1000};  // a large image over a slow line
@@ -112,13 +152,16 @@ class Podman final : public Runtime {
       observed.service = text_of(labels->get_object(), kServiceLabel);
       observed.config_hash = text_of(labels->get_object(), kConfigLabel);
       observed.image_digests = co_await digests_of(text_of(container, "ImageID"));
-      observed.image_check = co_await check_of_container(observed.id);
+      const Fixed fixed = co_await fixed_of(observed.id);
+      observed.image_check = fixed.check;
+      observed.log_path = fixed.log_path;
       const std::string state = text_of(container, "State");
       observed.run = state == "running" || state == "paused" || state == "stopping" ? Run::kRunning
                      : state == "created" || state == "configured" || state == "initialized"
                          ? Run::kCreated
                          : Run::kExited;
       observed.exit_code = static_cast<int>(number_of(container, "ExitCode"));
+      observed.pid = static_cast<int>(number_of(container, "Pid"));
       observed.started = from_unix_ms(number_of(container, "StartedAt") * 1000);
       out.push_back(std::move(observed));
     }
@@ -133,7 +176,9 @@ class Podman final : public Runtime {
   }
 
   // The answer is a stream of JSON lines; success and failure are in the lines, not in the status.
-  Task<void> pull(std::string image, PullCredentials credentials) override {
+  Task<void> pull(std::string image, PullCredentials credentials,
+                  std::function<void(int)> progress) override {
+    static_cast<void>(progress);
     const std::string host = image.substr(0, image.find('/'));
     const bool plain = std::find(insecure_.begin(), insecure_.end(), host) != insecure_.end();
     net::Headers headers;
@@ -194,9 +239,42 @@ class Podman final : public Runtime {
     co_await call("POST", "/containers/" + container + "/start");
   }
 
+  Task<void> stop(std::string container) override {
+    co_await call(patient_http_, "POST", "/containers/" + container + "/stop", "");
+  }
+
+  Task<LastRun> last_run_of(std::string container) override {
+    const bj::value answer = co_await call("GET", "/containers/" + container + "/json");
+    const bj::value* value = object_of(answer).if_contains("State");
+    const bj::object& state = object_of(value ? *value : answer);
+    LastRun out{exit_from_code(static_cast<int>(number_of(state, "ExitCode"))), {}};
+    const bj::value* killed = state.if_contains("OOMKilled");
+    out.exit.set_out_of_memory(killed && killed->is_bool() && killed->get_bool());
+    out.exit.set_at_ms(to_unix_ms(parse_rfc3339(text_of(state, "FinishedAt"))));
+    out.started = parse_rfc3339(text_of(state, "StartedAt"));
+    co_return out;
+  }
+
+  Task<Ending> ending_of(std::string container, TimePoint since) override {
+    const std::string filter = url_encode(R"({"container":[")" + container + R"("]})");
+    const std::string path =
+        "/events?stream=false&since=" + std::to_string(to_unix_ms(since) / 1000) +
+        "&filters=" + filter;
+    const net::Response response = co_await http_.get(kBase + path);
+    co_return response.status == 200 ? read_ending(response.body, to_unix_ms(since)) : Ending();
+  }
+
+  Task<void> remove_volume(std::string volume) override {
+    try {
+      co_await call("DELETE", "/volumes/" + url_encode(volume_name(volume)));
+    } catch (const Error& error) {
+      if (error.code() != Code::kNotFound) throw;
+    }
+  }
+
   Task<void> remove(std::string container) override {
     try {
-      co_await call(patient_http_, "POST", "/containers/" + container + "/stop", "");
+      co_await stop(container);
     } catch (const Error& error) {
       if (error.code() != Code::kNotFound)
         log::debug("cannot stop a container; it is removed anyway", error);
@@ -308,25 +386,30 @@ class Podman final : public Runtime {
     co_return digests;
   }
 
-  // What a container's check is never changes.
-  Task<std::optional<device::v1::HealthCheck>> check_of_container(std::string id) {
-    if (const auto known = checks_.find(id); known != checks_.end()) co_return known->second;
+  // What never changes in a container's life.
+  struct Fixed {
     std::optional<device::v1::HealthCheck> check;
+    std::string log_path;
+  };
+  Task<Fixed> fixed_of(std::string id) {
+    if (const auto known = fixed_.find(id); known != fixed_.end()) co_return known->second;
+    Fixed fixed;
     try {
       const bj::value answer = co_await call("GET", "/containers/" + id + "/json");
       const bj::value* config = object_of(answer).if_contains("Config");
       const bj::value* health =
           config && config->is_object() ? config->get_object().if_contains("Healthcheck") : nullptr;
-      if (health && health->is_object()) check = read_check(health->get_object());
+      if (health && health->is_object()) fixed.check = read_check(health->get_object());
+      fixed.log_path = read_log_path(object_of(answer));
     } catch (const Error& error) {
       if (error.code() != Code::kNotFound) throw;
     }
-    checks_[id] = check;
-    co_return check;
+    fixed_[id] = fixed;
+    co_return fixed;
   }
 
   void forget_others(const std::vector<Observed>& containers) {
-    std::erase_if(checks_, [&](const auto& item) {
+    std::erase_if(fixed_, [&](const auto& item) {
       return std::none_of(containers.begin(), containers.end(),
                           [&](const Observed& c) { return c.id == item.first; });
     });
@@ -358,8 +441,8 @@ class Podman final : public Runtime {
   net::HttpClient http_;
   net::HttpClient patient_http_;  // for what may take long by its nature: stops and pulls
   std::vector<std::string> insecure_;
-  std::map<std::string, std::set<std::string>> digests_;                  // by image id
-  std::map<std::string, std::optional<device::v1::HealthCheck>> checks_;  // by container id
+  std::map<std::string, std::set<std::string>> digests_;  // by image id
+  std::map<std::string, Fixed> fixed_;                    // by container id
   std::set<std::string> ours_;  // digests that this device pulled or a container of ours used
 };
 

@@ -417,7 +417,7 @@ TEST_F(PodmanRuntime, PullsByDigestAndTellsWhyItCannot) {
         podman->run({"rmi", "--force", "localhost/pushed:1"});
         const std::string wanted = registry.host() + "/acme/app@" + *read_file(out.file("digest"));
         EXPECT_FALSE(co_await on->has_image(wanted));
-        co_await on->pull(wanted, {"device", "token"});
+        co_await on->pull(wanted, {"device", "token"}, [](int) {});
         EXPECT_TRUE(co_await on->has_image(wanted));
         auto& service = add("web");
         service.set_image(wanted);
@@ -427,9 +427,9 @@ TEST_F(PodmanRuntime, PullsByDigestAndTellsWhyItCannot) {
                         .image_digests.contains(wanted.substr(wanted.find('@') + 1)));
 
         const std::string unknown = registry.host() + "/acme/app@sha256:" + std::string(64, '1');
-        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {})), Code::kNotFound);
+        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {}, [](int) {})), Code::kNotFound);
         registry.stop();
-        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {})), Code::kUnavailable);
+        EXPECT_EQ(co_await code_of_task(on->pull(unknown, {}, [](int) {})), Code::kUnavailable);
       },
       kLimit);
 }

@@ -15,6 +15,10 @@ namespace {
 
 namespace bj = boost::json;
 
+// A file that flockd can follow, whatever the host's default is, and that does not fill the disk:
+// beyond this size the runtime begins a new one.
+constexpr std::int64_t kContainerLogBytes = 10 << 20;
+
 template <class List>
 bj::array strings(const List& list) {
   bj::array out;
@@ -64,7 +68,7 @@ void add_mounts(const device::v1::Service& service, bj::object& spec) {
     if (mount.kind() == Mount::VOLUME) {
       // One without a name belongs to its container and goes with it.
       volumes.push_back(
-          bj::object{{"Name", mount.source().empty() ? "" : "flock-" + mount.source()},
+          bj::object{{"Name", mount.source().empty() ? "" : volume_name(mount.source())},
                      {"Dest", mount.target()},
                      {"Options", options}});
     } else if (mount.kind() == Mount::BIND) {
@@ -130,6 +134,8 @@ void add_limits(const device::v1::Service& service, bj::object& spec) {
 
 }  // namespace
 
+std::string volume_name(const std::string& volume) { return "flock-" + volume; }
+
 std::vector<std::string> networks_of(const device::v1::Service& service,
                                      const device::v1::DesiredState& desired) {
   std::vector<std::string> out;
@@ -147,10 +153,12 @@ std::string container_spec(const device::v1::Service& service,
   labels[kManagedLabel] = "true";
   labels[kServiceLabel] = service.name();
   labels[kConfigLabel] = config_hash;
-  bj::object spec{{"name", "flock-" + service.name()},
-                  {"image", service.image()},
-                  {"labels", std::move(labels)},
-                  {"restart_policy", "no"}};
+  bj::object spec{
+      {"name", "flock-" + service.name()},
+      {"image", service.image()},
+      {"labels", std::move(labels)},
+      {"log_configuration", bj::object{{"driver", "k8s-file"}, {"size", kContainerLogBytes}}},
+      {"restart_policy", "no"}};
   if (service.has_command()) spec["command"] = strings(service.command());
   if (service.has_entrypoint()) spec["entrypoint"] = strings(service.entrypoint());
   if (!service.environment().empty()) spec["env"] = map_of(service.environment());

@@ -13,6 +13,7 @@ inline constexpr const char* kManagedLabel = "io.flock.managed";
 inline constexpr const char* kServiceLabel = "io.flock.service";
 inline constexpr const char* kConfigLabel = "io.flock.config";
 
+std::string volume_name(const std::string& volume);
 // The networks of ours that the service joins. A release of one service without networks of its own
 // stays on Podman's default one.
 std::vector<std::string> networks_of(const device::v1::Service& service,

@@ -6,6 +6,7 @@
 #include "async/blocking.h"
 #include "async/loop.h"
 #include "base/error.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "stores/audit/audit_store.h"
 #include "stores/audit/segments.h"
@@ -42,7 +43,7 @@ class FileAuditStore final : public AuditStore {
 
   Task<void> open() override {
     co_await BlockingPool::shared().run_void([this] {
-      segments::make_folders(directory_);
+      make_folders(directory_);
       lock_.take(directory_);
     });
   }
@@ -67,7 +68,7 @@ class FileAuditStore final : public AuditStore {
   }
 
   Task<void> walk(OrgId org, std::int64_t from_seq, Visit visit) override {
-    const auto names = segments::list(folder(org.text()), kSuffix);
+    const auto names = list_files(folder(org.text()), kSuffix);
     for (std::size_t i = 0; i < names.size(); ++i) {
       if (i + 1 < names.size() && first_seq(names[i + 1]) <= from_seq) continue;
       const std::string path = folder(org.text()) + "/" + names[i];
@@ -138,9 +139,9 @@ class FileAuditStore final : public AuditStore {
   }
 
   Chain recover(const std::string& org) const {
-    segments::make_folders(folder(org));
+    make_folders(folder(org));
     Chain chain;
-    const auto names = segments::list(folder(org), kSuffix);
+    const auto names = list_files(folder(org), kSuffix);
     if (names.empty()) return chain;
     chain.segment = names.back();
     segments::cut_torn_tail(folder(org) + "/" + names.back());
@@ -175,7 +176,7 @@ class FileAuditStore final : public AuditStore {
   }
 
   audit::Head find_head(const std::string& org) const {
-    const auto names = segments::list(folder(org), kSuffix);
+    const auto names = list_files(folder(org), kSuffix);
     for (auto name = names.rbegin(); name != names.rend(); ++name) {
       const auto lines = read_segment(org, *name);
       for (auto text = lines.rbegin(); text != lines.rend(); ++text) {
@@ -196,7 +197,7 @@ class FileAuditStore final : public AuditStore {
     }
     AuditPage page;
     std::size_t scanned = 0;
-    const auto names = segments::list(folder(org), kSuffix);
+    const auto names = list_files(folder(org), kSuffix);
     for (auto name = names.rbegin(); name != names.rend(); ++name) {
       if (first_seq(*name) >= below) continue;
       const auto lines = read_segment(org, *name);
@@ -216,7 +217,7 @@ class FileAuditStore final : public AuditStore {
 
   std::string directory_;
   std::size_t segment_bytes_;
-  segments::FolderLock lock_;
+  FolderLock lock_;
   std::map<std::string, Chain> chains_;  // by organization; the writer's
 };
 

@@ -8,13 +8,9 @@
 #include <string>
 #include <string_view>
 #include <unordered_set>
-#include <vector>
 
 namespace flock::stores::segments {
 
-void make_folders(const std::string& path);  // 0700
-// Names in `folder` that end in `suffix`, sorted; none when it does not exist.
-std::vector<std::string> list(const std::string& folder, std::string_view suffix);
 std::int64_t size_of(const std::string& path);
 // On disk when it returns. After a failure the file is as it was, as far as the disk lets it.
 void append(const std::string& path, std::string_view text);
@@ -24,19 +20,6 @@ void cut_torn_tail(const std::string& path);
 std::int64_t read_lines(const std::string& path, std::int64_t offset, std::size_t limit,
                         const std::function<void(std::string line)>& take);
 void remove(const std::string& path);
-
-// One process at a time.
-class FolderLock {
- public:
-  FolderLock() = default;
-  ~FolderLock();
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-  void take(const std::string& folder);  // kUnavailable while another holds it
-
- private:
-  int fd_ = -1;
-};
 
 // The events that came last: what a broker or a publisher sends again is among them.
 class RecentKeys {

@@ -44,7 +44,7 @@ std::string Spool::path(std::int64_t number) const {
 
 void Spool::open() {
   const std::lock_guard guard(mutex_);
-  segments::make_folders(directory_);
+  make_folders(directory_);
   lock_.take(directory_);
   heads_.clear();
   segments_.clear();
@@ -55,7 +55,7 @@ void Spool::open() {
     in >> position_.number >> position_.offset >> position_.pushed_ns;
   }
   ahead_ = position_;
-  const auto names = segments::list(directory_, kSuffix);
+  const auto names = list_files(directory_, kSuffix);
   if (!names.empty()) segments::cut_torn_tail(directory_ + "/" + names.back());
   for (const std::string& name : names) {
     const Segment segment{std::stoll(name), segments::size_of(directory_ + "/" + name)};

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "audit/chain.h"
+#include "base/files.h"
 #include "stores/audit/segments.h"
 
 namespace flock::stores {
@@ -57,7 +58,7 @@ class Spool {
   const std::int64_t limit_;
   const std::size_t segment_bytes_;
   mutable std::mutex mutex_;
-  segments::FolderLock lock_;
+  FolderLock lock_;
   std::map<std::string, audit::Head> heads_;
   segments::RecentKeys recent_{8192};
   std::vector<Segment> segments_;

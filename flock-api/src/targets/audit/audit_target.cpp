@@ -13,6 +13,7 @@
 #include "async/scope.h"
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "stores/audit/segments.h"
@@ -163,7 +164,7 @@ class AuditTarget final : public Target {
     }
     co_await BlockingPool::shared().run_void([this, &text] {
       const std::string& folder = parts_.settings.audit_spool_directory;
-      stores::segments::make_folders(folder);
+      make_folders(folder);
       stores::segments::append(folder + "/unreadable.jsonl", text);
     });
   }

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "logs/log_follower.h"
+
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "async/event.h"
+#include "async/loop.h"
+#include "async/scope.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "logs/kernel_log.h"
+#include "logs/stream.h"
+
+namespace flock::agent {
+namespace {
+
+constexpr std::size_t kBatchBytes = 32 << 10;  // and what one read adds
+constexpr Duration kTogether{250};             // after the first sign of new lines
+constexpr int kReadsInTurn = 32;               // of one service, before the next has its turn
+
+SteadyPoint now() { return std::chrono::steady_clock::now(); }
+std::int64_t unix_now() { return to_unix_ms(system_clock().now()); }
+
+}  // namespace
+
+struct LogFollower::Impl {
+  Impl(Executor e, Options o)
+      : executor(e),
+        options(std::move(o)),
+        positions_path(options.data_dir + "/log-positions"),
+        wake(e),
+        read(e),
+        finished(e),
+        inotify(e),
+        kernel_ready(e),
+        watchers(e) {
+    saved = load_positions(positions_path);
+    was_clean = saved.clean;
+    same_boot = saved.boot_id == options.boot_id;
+  }
+  ~Impl() {
+    if (kernel_ready.is_open()) kernel_ready.release();  // KernelLog closes it
+  }
+
+  // --- What is followed
+
+  void follow(std::vector<Followed> containers) {
+    std::set<std::string> here;
+    for (const Followed& one : containers) {
+      here.insert(one.container);
+      LogStream& stream = stream_of(one.service);
+      if (stream.knows(one.container)) continue;
+      if (one.log_path.empty()) {
+        if (unreadable.insert(one.container).second)
+          log::warn("a container's log is not followed: its log driver is not k8s-file",
+                    {{"service", one.service}});
+        continue;
+      }
+      try {
+        stream.add_file(one.container, LogFile(one.log_path));
+      } catch (const Error& error) {
+        log::debug("a container has no log yet", error, {{"service", one.service}});
+      }
+    }
+    std::erase_if(unreadable, [&](const std::string& id) { return !here.contains(id); });
+    for (auto& [name, stream] : streams)
+      stream.keep_only([&](const std::string& id) { return here.contains(id); });
+    wake.set();
+  }
+
+  LogStream& stream_of(const std::string& service) {
+    const auto known = streams.find(service);
+    if (known != streams.end()) return known->second;
+    const RateLimit limit(options.lines_per_second, options.bytes_per_second);
+    LogStream& fresh = streams.try_emplace(service, service, limit, sink).first->second;
+    if (const auto before = saved.services.find(service); before != saved.services.end())
+      fresh.restore(before->second, same_boot, was_clean);
+    return fresh;
+  }
+
+  // --- The loop
+
+  Task<void> run() {
+    start_watching();
+    // From now on numbers are used that are not in it.
+    if (saved.clean) write_positions(false);
+    for (;;) {
+      const bool last = finishing;
+      wake.reset();
+      co_await pump(last);
+      save_if_due();
+      if (last) break;
+      read.set();  // the watchers look again
+      co_await wait();
+    }
+    save(true);
+    finished.set();
+    watchers.cancel();
+    co_await watchers.join();
+  }
+
+  // Until there may be something to read; then a little longer, for more to come with it.
+  Task<void> wait() {
+    const bool unsettled =
+        std::ranges::any_of(streams, [](const auto& item) { return item.second.waiting(); });
+    if (unsettled)
+      co_await wake.wait_for(kTogether);
+    else if (unsaved)
+      co_await wake.wait_for(until(save_at));
+    else
+      co_await wake.wait();
+    if (finishing || (unsettled && !wake.is_set())) co_return;
+    const Duration pause =
+        std::max(kTogether, std::chrono::ceil<Duration>(pumped + options.batch - now()));
+    co_await hurry.wait_for(pause);
+  }
+
+  static Duration until(SteadyPoint at) {
+    return std::max(Duration(1), std::chrono::ceil<Duration>(at - now()));
+  }
+
+  // Everything that is there, each service in its turn.
+  Task<void> pump(bool last) {
+    pumped = now();
+    for (bool more = true; more;) {
+      more = false;
+      if (kernel) more = co_await read_kernel();
+      for (auto& [name, stream] : streams) {
+        bool again = true;
+        for (int i = 0; again && i < kReadsInTurn; ++i) {
+          again = read_some(stream, last);
+          if (sink.bytes >= kBatchBytes) co_await cut();
+        }
+        more = more || again;
+        co_await yield_now();
+      }
+    }
+    co_await cut();
+  }
+
+  bool read_some(LogStream& stream, bool last) {
+    bool again = false;
+    try {
+      again = stream.read(last ? INT64_MAX : unix_now());
+    } catch (const Error& error) {
+      log::warn("a container's log cannot be read", error, {{"service", stream.service()}});
+    }
+    watch(stream);
+    return again;
+  }
+
+  Task<void> cut() {
+    for (auto& [name, stream] : streams) stream.cut();
+    if (sink.batch.streams_size() > 0) {
+      sink.batch.set_boot_id(options.boot_id);
+      sink.batch.set_seq(options.next_seq());
+      std::string payload = sink.batch.SerializeAsString();
+      sink.batch = device::v1::LogBatch();  // gives its memory back
+      sink.bytes = 0;
+      co_await options.deliver(std::move(payload));
+      note_unsaved();
+    }
+    for (auto& [name, stream] : streams) stream.settled();
+  }
+
+  // --- The kernel's messages
+
+  std::string kernel_source() const { return "kernel of " + options.boot_id; }
+
+  void start_kernel() {
+    LogStream& stream = stream_of("");
+    stream.begin_source(kernel_source());
+    try {
+      kernel = std::make_unique<KernelLog>(options.kernel_path, stream.source_offset());
+    } catch (const Error& error) {
+      log::warn("the kernel's messages cannot be followed", error);
+    }
+  }
+
+  Task<bool> read_kernel() {
+    LogStream& stream = stream_of("");
+    KernelRecord record;
+    bool lost = false;
+    for (int i = 0; i < 256; ++i) {
+      if (!kernel->read(record, lost)) co_return false;
+      const std::int64_t missing = record.sequence - stream.source_offset();
+      if (missing > 0 && stream.source_offset() > 0)
+        stream.add_gap(device::v1::LogGap::UNREADABLE, missing, record.line.at_ms());
+      stream.add_line(std::move(record.line), record.sequence + 1);
+      if (sink.bytes >= kBatchBytes) co_await cut();
+    }
+    co_return true;
+  }
+
+  // --- Signs of new lines
+
+  void start_watching() {
+    const int descriptor = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (descriptor < 0) throw file_error("watch", "the containers' logs");
+    inotify.assign(descriptor);
+    watchers.spawn("watch logs", watch_loop(inotify, [this] { empty_inotify(); }));
+    if (!options.kernel) return;
+    start_kernel();
+    if (!kernel) return;
+    kernel_ready.assign(kernel->descriptor());
+    watchers.spawn("watch the kernel", watch_loop(kernel_ready, [] {}));
+  }
+
+  // One sign for all that comes until the logs are read.
+  Task<void> watch_loop(asio::posix::stream_descriptor& source, std::function<void()> empty) {
+    for (;;) {
+      co_await source.async_wait(asio::posix::descriptor_base::wait_read, asio::use_awaitable);
+      wake.set();
+      read.reset();
+      co_await read.wait();
+      empty();
+    }
+  }
+
+  void empty_inotify() {
+    char events[4096];
+    while (::read(inotify.native_handle(), events, sizeof events) > 0) {
+    }
+  }
+
+  void watch(const LogStream& stream) {
+    const LogFile* file = stream.file();
+    auto& watched = watches[stream.service()];
+    const std::uint64_t inode = file == nullptr ? 0 : file->inode();
+    if (watched.inode == inode) return;
+    if (watched.descriptor >= 0) ::inotify_rm_watch(inotify.native_handle(), watched.descriptor);
+    watched = {};
+    if (file == nullptr) return;
+    watched.descriptor = ::inotify_add_watch(inotify.native_handle(), file->path().c_str(),
+                                             IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF);
+    watched.inode = inode;
+    wake.set();  // for what was written before the watch began
+  }
+
+  // --- Positions
+
+  void note_unsaved() {
+    if (!std::exchange(unsaved, true)) save_at = now() + options.save;
+  }
+
+  void save_if_due() {
+    if (unsaved && now() >= save_at) save(false);
+  }
+
+  void save(bool end) {
+    for (const auto& [name, stream] : streams) saved.services[name] = stream.safe();
+    const bool all = std::ranges::all_of(streams, [](const auto& item) {
+      return item.second.safe().number == item.second.next_number();
+    });
+    write_positions(end && all);
+  }
+
+  void write_positions(bool clean) {
+    saved.boot_id = options.boot_id;
+    saved.clean = clean;
+    unsaved = false;
+    try {
+      save_positions(positions_path, saved);
+    } catch (const Error& error) {
+      log::warn("the positions in the logs cannot be saved yet", error);
+      note_unsaved();
+    }
+  }
+
+  Executor executor;
+  Options options;
+  const std::string positions_path;
+  Positions saved;
+  bool was_clean = false, same_boot = false;  // of what was saved when this began
+  LogStream::Sink sink;
+  std::map<std::string, LogStream> streams;  // by service; "" is the machine
+  std::set<std::string> unreadable;          // containers whose logs are elsewhere
+  std::unique_ptr<KernelLog> kernel;
+  struct Watched {
+    std::uint64_t inode = 0;
+    int descriptor = -1;
+  };
+  std::map<std::string, Watched> watches;
+  SteadyPoint pumped{}, save_at{};
+  bool unsaved = false, finishing = false;
+  Event wake, read, finished;
+  Event hurry{executor};  // to the end
+  asio::posix::stream_descriptor inotify, kernel_ready;
+  TaskScope watchers;
+};
+
+LogFollower::LogFollower(Executor executor, Options options)
+    : impl_(std::make_unique<Impl>(std::move(executor), std::move(options))) {}
+LogFollower::~LogFollower() = default;
+void LogFollower::follow(std::vector<Followed> containers) { impl_->follow(std::move(containers)); }
+Task<void> LogFollower::run() { co_await impl_->run(); }
+
+void LogFollower::finish() {
+  impl_->finishing = true;
+  impl_->wake.set();
+  impl_->hurry.set();
+}
+
+Task<bool> LogFollower::wait_finished(Duration limit) {
+  co_return co_await impl_->finished.wait_for(limit);
+}
+
+}  // namespace flock::agent
