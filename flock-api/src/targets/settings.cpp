@@ -58,8 +58,7 @@ void Settings::bind(config::Schema& schema) {
   schema.add("clickhouse.password_file", clickhouse_password_file, "file with the password");
   schema.add("clickhouse.ca_file", clickhouse_ca_file, "PEM; https: instead of the system's roots");
   schema.add("retention.telemetry_days", retention_telemetry_days,
-             "how long metrics, connectivity and updates are kept", 1,
-             stores::kMaxRetentionDays);
+             "how long metrics, connectivity and updates are kept", 1, stores::kMaxRetentionDays);
   schema.add("retention.logs_days", retention_logs_days, "how long container logs are kept", 1,
              stores::kMaxRetentionDays);
   schema.add("mqtt.url", mqtt_url, "the broker as the targets reach it");
@@ -88,6 +87,11 @@ void Settings::bind(config::Schema& schema) {
              "what waits for Loki, and what could not be read; on a disk that lasts");
   schema.add("audit.spool_bytes", audit_spool_bytes,
              "limit of what waits for Loki; when it is full nothing can be changed", 1 << 20);
+  schema.add("ingester.spool_directory", ingester_spool_directory,
+             "what waits for the time series, and what could not be read; each ingester its own");
+  schema.add("ingester.spool_bytes", ingester_spool_bytes,
+             "limit of the telemetry that waits there, and of the logs; the oldest goes first",
+             1 << 20);
 }
 
 void Settings::validate() const {
@@ -142,8 +146,10 @@ void Settings::validate() const {
     if (!audit_loki_url.starts_with("http://") && !audit_loki_url.starts_with("https://"))
       problems.push_back({"audit.loki_url", "invalid", "must begin with http:// or https://"});
   }
-  for (const auto& [key, folder] : {std::pair("audit.directory", &audit_directory),
-                                    std::pair("audit.spool_directory", &audit_spool_directory)}) {
+  for (const auto& [key, folder] :
+       {std::pair("audit.directory", &audit_directory),
+        std::pair("audit.spool_directory", &audit_spool_directory),
+        std::pair("ingester.spool_directory", &ingester_spool_directory)}) {
     if (!folder->starts_with('/')) problems.push_back({key, "invalid", "must be an absolute path"});
   }
   if (device_token_lifetime < Duration(30'000))

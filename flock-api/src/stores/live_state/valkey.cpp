@@ -3,6 +3,10 @@
 // event loop are not needed.
 #include <hiredis/hiredis.h>
 
+#include <charconv>
+#include <functional>
+#include <initializer_list>
+
 #include "async/deadline.h"
 #include "async/event.h"
 #include "base/error.h"
@@ -24,29 +28,49 @@ using ReaderPtr = std::unique_ptr<redisReader, ReaderFree>;
 constexpr Duration kTime{5000};
 
 // Kept only when newer; atomic in the server. KEYS[1] the device's hash, ARGV seq and value.
-constexpr const char* kPutNewer =
-    "local s = redis.call('HGET', KEYS[1], 'seq') "
-    "if s and tonumber(s) >= tonumber(ARGV[1]) then return 0 end "
-    "redis.call('HSET', KEYS[1], 'seq', ARGV[1], 'value', ARGV[2]) return 1";
+// Answers what was told, or nothing for a late one.
+constexpr std::string_view kPutNewer =
+    "local h = redis.call('HMGET', KEYS[1], 'seq', 'told') "
+    "local s = h[1] and tonumber(h[1]) "
+    "local n = tonumber(ARGV[1]) "
+    "if s and s > n then return false end "
+    "if s == n then if redis.call('HGET', KEYS[1], 'value') ~= ARGV[2] then return false end "
+    "else redis.call('HSET', KEYS[1], 'seq', ARGV[1], 'value', ARGV[2]) end "
+    "return h[2] or ''";
 
-std::string format(const std::vector<std::string>& words) {
-  std::vector<const char*> values;
-  std::vector<std::size_t> sizes;
-  for (const std::string& word : words) {
-    values.push_back(word.data());
-    sizes.push_back(word.size());
+// One command in the protocol's words (RESP): thousands a second are written, so hiredis' own
+// formatter with its copies is too slow.
+void append(std::string& out, std::initializer_list<std::string_view> words) {
+  const auto number = [&out](char kind, std::size_t value) {
+    char digits[24];
+    const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
+    out += kind;
+    out.append(digits, end);
+    out += "\r\n";
+  };
+  number('*', words.size());
+  for (const std::string_view word : words) {
+    number('$', word.size());
+    out += word;
+    out += "\r\n";
   }
-  char* text = nullptr;
-  const long long size =
-      redisFormatCommandArgv(&text, static_cast<int>(words.size()), values.data(), sizes.data());
-  FLOCK_ASSERT(size > 0);
-  std::string out(text, static_cast<std::size_t>(size));
-  redisFreeCommand(text);
-  return out;
 }
 
 // Hash-tagged by device, so that a cluster keeps a device's keys together.
-std::string key_of(const DeviceId& device) { return "dev:{" + device.text() + "}:reported"; }
+std::string key_of(const DeviceId& device) {
+  std::string key;
+  key.reserve(64);
+  return key.append("dev:{").append(device.text()).append("}:reported");
+}
+
+struct Commands {
+  std::string text;
+  std::size_t count = 0;
+  void add(std::initializer_list<std::string_view> words) {
+    append(text, words);
+    ++count;
+  }
+};
 
 class ValkeyLiveState final : public LiveState {
  public:
@@ -58,24 +82,42 @@ class ValkeyLiveState final : public LiveState {
     free_.set();
   }
 
-  Task<std::vector<bool>> put_reported(std::vector<Report> reports) override {
-    std::vector<std::vector<std::string>> commands;
-    for (const Report& report : reports) {
-      commands.push_back({"EVAL", kPutNewer, "1", key_of(report.device), std::to_string(report.seq),
-                          report.value});
+  Task<std::vector<Put>> put_reported(std::vector<Report> reports) override {
+    if (reports.empty()) co_return std::vector<Put>();
+    const auto make = [&](Commands& commands) {
+      std::size_t bytes = 0;
+      for (const Report& report : reports) bytes += report.value.size() + 256;
+      commands.text.reserve(bytes);
+      for (const Report& report : reports) {
+        commands.add({"EVALSHA", script_, "1", key_of(report.device), std::to_string(report.seq),
+                      report.value});
+      }
+    };
+    std::vector<Put> out;
+    out.reserve(reports.size());
+    for (const ReplyPtr& reply : co_await run(make)) {
+      const bool stands = reply->type == REDIS_REPLY_STRING;
+      out.push_back(stands ? Put{true, std::string(reply->str, reply->len)} : Put{});
     }
-    std::vector<bool> kept;
-    for (const ReplyPtr& reply : co_await run(std::move(commands)))
-      kept.push_back(reply->type == REDIS_REPLY_INTEGER && reply->integer == 1);
-    co_return kept;
+    co_return out;
+  }
+
+  Task<void> mark_told(std::vector<Told> told) override {
+    if (told.empty()) co_return;
+    const auto make = [&](Commands& commands) {
+      for (const Told& one : told) commands.add({"HSET", key_of(one.device), "told", one.what});
+    };
+    co_await run(make);
   }
 
   Task<std::vector<std::optional<std::string>>> get_reported(
       std::vector<DeviceId> devices) override {
-    std::vector<std::vector<std::string>> commands;
-    for (const DeviceId& device : devices) commands.push_back({"HGET", key_of(device), "value"});
+    if (devices.empty()) co_return std::vector<std::optional<std::string>>();
+    const auto make = [&](Commands& commands) {
+      for (const DeviceId& device : devices) commands.add({"HGET", key_of(device), "value"});
+    };
     std::vector<std::optional<std::string>> values;
-    for (const ReplyPtr& reply : co_await run(std::move(commands))) {
+    for (const ReplyPtr& reply : co_await run(make)) {
       values.push_back(reply->type == REDIS_REPLY_STRING
                            ? std::optional(std::string(reply->str, reply->len))
                            : std::nullopt);
@@ -84,20 +126,20 @@ class ValkeyLiveState final : public LiveState {
   }
 
   Task<void> ping() override {
-    std::vector<std::vector<std::string>> commands{{"PING"}};
-    co_await run(std::move(commands));
+    co_await run([](Commands& commands) { commands.add({"PING"}); });
   }
 
  private:
-  Task<std::vector<ReplyPtr>> run(std::vector<std::vector<std::string>> commands) {
-    if (commands.empty()) co_return std::vector<ReplyPtr>();
+  using Make = std::function<void(Commands&)>;
+
+  Task<std::vector<ReplyPtr>> run(Make make) {
     // One batch at a time on the connection.
     while (!free_.is_set()) co_await free_.wait();
     free_.reset();
     std::exception_ptr failure;
     std::vector<ReplyPtr> replies;
     try {
-      Task<std::vector<ReplyPtr>> exchanging = exchange(std::move(commands));
+      Task<std::vector<ReplyPtr>> exchanging = exchange(std::move(make));
       replies = co_await with_deadline(std::move(exchanging), kTime, "asking Valkey");
     } catch (...) {
       failure = std::current_exception();
@@ -113,18 +155,18 @@ class ValkeyLiveState final : public LiveState {
     }
   }
 
-  Task<std::vector<ReplyPtr>> exchange(std::vector<std::vector<std::string>> commands) {
-    std::string text;
-    for (const auto& command : commands) text += format(command);
+  Task<std::vector<ReplyPtr>> exchange(Make make) {
     for (bool fresh = false;; fresh = true) {
       if (!stream_) {
         fresh = true;
         co_await dial();
       }
+      Commands commands;
+      make(commands);
       bool stale = false;
       try {
-        co_await stream_->write(text);
-        co_return co_await read(commands.size());
+        co_await stream_->write(commands.text);
+        co_return co_await read(commands.count);
       } catch (const Error& error) {
         // The server was restarted since the last batch. All commands here are idempotent.
         stale = !fresh && error.code() == Code::kUnavailable;
@@ -141,10 +183,12 @@ class ValkeyLiveState final : public LiveState {
     endpoint.port = std::to_string(target.port);
     stream_ = co_await net::connect(endpoint);
     reader_.reset(redisReaderCreate());
-    if (password_.empty()) co_return;
-    const std::string text = format({"AUTH", password_});
-    co_await stream_->write(text);
-    co_await read(1);
+    Commands hello;
+    if (!password_.empty()) hello.add({"AUTH", password_});
+    hello.add({"SCRIPT", "LOAD", kPutNewer});
+    co_await stream_->write(hello.text);
+    const std::vector<ReplyPtr> replies = co_await read(hello.count);
+    script_.assign(replies.back()->str, replies.back()->len);
   }
 
   Task<std::vector<ReplyPtr>> read(std::size_t count) {
@@ -164,7 +208,8 @@ class ValkeyLiveState final : public LiveState {
       const redisReply& reply = *replies.back();
       if (reply.type == REDIS_REPLY_ERROR) {
         const std::string reason(reply.str, reply.len);
-        // LOADING, READONLY, CLUSTERDOWN, ...: the server is there but cannot serve yet.
+        // LOADING, READONLY, CLUSTERDOWN, NOSCRIPT, ...: it cannot serve yet, or forgot the script,
+        // which the next connection brings.
         throw Error(reason.starts_with("ERR") ? Code::kInternal : Code::kUnavailable,
                     "Valkey: " + reason);
       }
@@ -173,7 +218,7 @@ class ValkeyLiveState final : public LiveState {
   }
 
   Executor executor_;
-  std::string address_, password_;
+  std::string address_, password_, script_;
   Event free_;
   net::StreamPtr stream_;
   ReaderPtr reader_;
