@@ -263,6 +263,8 @@ audit:
   kind: file
   directory: $home/audit
   spool_directory: $home/audit-spool
+ingester:
+  spool_directory: $home/ingester
 C
   start api "$bin/flock-api/flock-api" --config "$home/flock-api.yaml"
   until ready_api; do

@@ -55,9 +55,12 @@ class BrokerPlugin : public ::testing::Test {
         {"aud", "flock-device"},
         {"iat", now - age.count() / 1000},
         {"exp", now + life.count() / 1000},
-        {"acl", boost::json::array{rule("allow", "publish", own + "state"),
-                                   rule("allow", "subscribe", own + "desired"),
-                                   rule("deny", "all", "#")}}};
+        {"acl",
+         boost::json::array{
+             rule("allow", "publish", own + "state"), rule("allow", "publish", own + "telemetry"),
+             rule("allow", "publish", own + "logs"), rule("allow", "publish", own + "events"),
+             rule("allow", "subscribe", own + "desired"),
+             rule("allow", "subscribe", own + "commands"), rule("deny", "all", "#")}}};
     return crypto::sign_jwt(with ? *with : key, claims);
   }
 
@@ -134,7 +137,8 @@ TEST_F(BrokerPlugin, KeepsADeviceToItsOwnTopicsAndTargetsToTheirs) {
         scope.spawn("api", api.run());
         co_await client.wait_connected();
         co_await api.wait_connected();
-        co_await client.publish(mqtt::make_message("devices/" + device + "/state", "x"));
+        for (const char* leaf : {"state", "telemetry", "logs", "events"})
+          co_await client.publish(mqtt::make_message("devices/" + device + "/" + leaf, "x"));
         const auto publish = [](mqtt::Client& from, std::string topic) {
           return from.publish(mqtt::make_message(topic, "x"));
         };
@@ -145,6 +149,8 @@ TEST_F(BrokerPlugin, KeepsADeviceToItsOwnTopicsAndTargetsToTheirs) {
                   Code::kForbidden);
         EXPECT_EQ(co_await code_of_task(publish(client, "devices/" + device + "/desired")),
                   Code::kForbidden);
+        EXPECT_EQ(co_await code_of_task(publish(client, "devices/" + device + "/commands")),
+                  Code::kForbidden);
         EXPECT_EQ(co_await code_of_task(publish(client, "$CONTROL/flock/v1/revoke")),
                   Code::kForbidden);
         for (const std::string& filter :
@@ -152,7 +158,8 @@ TEST_F(BrokerPlugin, KeepsADeviceToItsOwnTopicsAndTargetsToTheirs) {
               std::string("flock/internal/#")}) {
           EXPECT_EQ(co_await code_of_task(subscribe(client, filter)), Code::kForbidden) << filter;
         }
-        co_await subscribe(client, "devices/" + device + "/desired");
+        for (const char* leaf : {"desired", "commands"})
+          co_await subscribe(client, "devices/" + device + "/" + leaf);
         EXPECT_EQ(co_await code_of_task(publish(api, "devices/" + device + "/desired")),
                   Code::kForbidden);
         co_await publish(api, "flock/internal/v1/x");

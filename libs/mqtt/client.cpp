@@ -388,8 +388,9 @@ struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
 
   void handle(Publish& packet) {
     resolve_alias(packet);
-    // Mosquitto 2.0.11 goes up to twice over the receive maximum; much more is no broker to trust.
-    if (packet.packet_id != 0 && ++unacknowledged > 4u * options.receive_maximum)
+    const std::uint32_t most = options.unacknowledged_most > 0 ? options.unacknowledged_most
+                                                               : 4u * options.receive_maximum;
+    if (packet.packet_id != 0 && ++unacknowledged > most)
       throw Error(Code::kProtocol, "the broker sent more than the receive maximum");
     if (dispatch(packet) || packet.packet_id == 0) return;
     // A resumed session delivers before the program has subscribed again: kept until it does. The
@@ -647,6 +648,8 @@ void Client::reconnect() {
   impl_->dropped = true;
   impl_->stream->close();
 }
+
+void Client::set_will(Message will) { impl_->options.will = std::move(will); }
 
 void Client::on_connection(std::function<void(bool, const std::string&)> handler) {
   impl_->connection_handler = std::move(handler);

@@ -35,6 +35,10 @@ struct ClientOptions {
   Duration backoff_first = Duration(500), backoff_max = Duration(60'000);
   std::uint16_t receive_maximum =
       256;  // QoS 1 deliveries that may wait for ack(): the back-pressure
+  // More than this is a broker that cannot be trusted, and the end of the connection; 0: four times
+  // the receive maximum. Mosquitto 2.0.11 sends all that it has queued at the first ack(): who
+  // falls behind must let all of it come (65,535), or the next connection ends just the same.
+  std::uint32_t unacknowledged_most = 0;
   std::size_t packet_bytes = 1 << 20;
   std::size_t queue_bytes =
       4 << 20;  // unsent and unacknowledged publishes; more: publish() throws kTooLarge
@@ -58,6 +62,8 @@ class Client final : public Bus {
   Task<void> disconnect(Duration limit);
   // Drops the connection and makes a new one at once, e.g. because the token was renewed.
   void reconnect();
+  // The last will of the next connections.
+  void set_will(Message will);
   // Called on the loop with true/false and the reason ("connected", "connection refused: not
   // authorized", ...).
   void on_connection(std::function<void(bool connected, const std::string& reason)> handler);

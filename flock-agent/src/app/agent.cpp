@@ -2,6 +2,7 @@
 #include "app/agent.h"
 
 #include <algorithm>
+#include <charconv>
 #include <exception>
 #include <optional>
 #include <set>
@@ -38,7 +39,8 @@ constexpr Duration kFarewell{5'000};
 constexpr Duration kStartTime{60'000}, kLateStartTime{600'000};
 constexpr Duration kFlush{2'000};
 constexpr int kConnectionsPerAddress = 3;
-constexpr Duration kReportPause{5000};  // after a report that did not arrive
+constexpr std::int64_t kNumbersOfARun = 1'000'000;  // more than one start of flockd ever uses
+constexpr Duration kReportPause{5000};              // after a report that did not arrive
 
 net::ClientOptions http_options(const AgentOptions& options) {
   net::ClientOptions out;
@@ -159,11 +161,27 @@ struct Agent::Impl {
     return out;
   }
 
+  // Numbers begin at the time in ms and grow over the device's whole life, also on a machine that
+  // does not know the time when it starts.
+  std::int64_t first_number() const {
+    const std::string path = options.data_dir + "/first-number";
+    std::int64_t first = to_unix_ms(system_clock().now()), before = 0;
+    try {
+      const std::string text = read_file(path).value_or("");
+      std::from_chars(text.data(), text.data() + text.size(), before);
+      if (first <= before && before < INT64_MAX / 2) first = before + kNumbersOfARun;
+      write_file_atomic(path, std::to_string(first));
+    } catch (const Error& error) {
+      log::warn("cannot remember how messages are numbered", error);
+    }
+    return first;
+  }
+
   Task<void> run() {
     identity.load();
     reconciler.load();
     commands.load();
-    seq = to_unix_ms(system_clock().now());
+    seq = first_number();
     log::info("flockd starts", {{"version", kVersion},
                                 {"device", identity.device_id()},
                                 {"desired_version", reconciler.version()}});
@@ -360,7 +378,7 @@ struct Agent::Impl {
     out.queue_bytes = 1 << 20;
     out.receive_maximum = 16;
     out.unheard_retry = Duration(1000);  // e.g. the broker is back before the ingester
-    out.will = message_of("events", new_event(device::v1::DeviceEvent::LOST).SerializeAsString());
+    out.will = last_will();
     out.will_delay = kWillDelay;
     out.keep_alive = options.keep_alive;
     out.credentials = [this]() -> Task<mqtt::Credentials> {
@@ -385,6 +403,9 @@ struct Agent::Impl {
         commands.on_connected();
       } else {
         bus_error = reason;
+        // Numbered behind all of the connection that ended, so that nobody takes its late will for
+        // one of the connection that follows.
+        bus->set_will(last_will());
         if (++failed_connections == kConnectionsPerAddress && bus_urls.size() > 1) {
           ++address;
           moved.set();
@@ -453,6 +474,9 @@ struct Agent::Impl {
     return message;
   }
 
+  mqtt::Message last_will() {
+    return message_of("events", new_event(device::v1::DeviceEvent::LOST).SerializeAsString());
+  }
   device::v1::DeviceEvent new_event(device::v1::DeviceEvent::Kind kind) {
     device::v1::DeviceEvent event;
     event.set_boot_id(boot_id);

@@ -18,7 +18,7 @@ bool suspect_clone(BootHistory& history, std::string_view boot_id, std::int64_t 
   if (back && at_ms <= boots.back().since_ms) return false;
   if (back) boots.erase(earlier);
   boots.push_back({std::string(boot_id), at_ms});
-  if (boots.size() > kBoots) boots.pop_front();
+  if (boots.size() > kBoots) boots.erase(boots.begin());
   return back;
 }
 

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace flock::domain {
 
@@ -16,7 +16,7 @@ struct BootHistory {
     std::string id;
     std::int64_t since_ms = 0;  // when it first spoke after another one, by the device's clock
   };
-  std::deque<Boot> boots;
+  std::vector<Boot> boots;
 };
 
 // Takes what the next message says of itself, and answers whether it comes from a second machine:

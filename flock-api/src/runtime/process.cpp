@@ -12,6 +12,7 @@
 #include <boost/json.hpp>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <thread>
 
 #include "async/deadline.h"
@@ -131,6 +132,7 @@ class TargetThread {
     options.backoff_max = Duration(5000);
     options.queue_bytes = 32 << 20;
     options.receive_maximum = 1024;
+    options.unacknowledged_most = 65'535;
     if (entry_.name == "audit") {
       // No replica's name: a second writer takes the session over instead of splitting the chains.
       // The session never ends by itself: what it holds was promised to be written.
@@ -178,16 +180,27 @@ class TargetThread {
         memory_ == nullptr ? stores::make_clickhouse_time_series(executor, clickhouse_options())
                            : nullptr;
     stores::TimeSeries& time_series = memory_ == nullptr ? *clickhouse : *memory_;
-    mqtt::Client bus(executor, bus_options());
+    mqtt::ClientOptions options = bus_options();
+    if (entry_.name == "ingester") options.will = targets::ingester_will(replica());
+    mqtt::Client bus(executor, std::move(options));
     bus.on_connection([this](bool up, const std::string& reason) {
       health_.broker = up;
       if (up) ++connections_;
       log::info(up ? "the broker is connected" : "the broker is away", {{"reason", reason}});
     });
+    // A second connection with a window of its own, so that reports do not wait behind telemetry
+    // and logs, nor these behind reports.
+    std::optional<mqtt::Client> series_bus;
+    if (entry_.name == "ingester") {
+      mqtt::ClientOptions second = bus_options();
+      second.client_id += "-series";
+      series_bus.emplace(executor, std::move(second));
+    }
     std::unique_ptr<targets::Target> target;
     std::exception_ptr failure;
     TaskScope scope(executor), starting(executor);
     scope.spawn("bus", bus.run());
+    if (series_bus) scope.spawn("series bus", series_bus->run());
     scope.spawn("health", watch(db, *live_state));
     if (entry_.time_series) scope.spawn("time series", watch_time_series(time_series));
     const auto failed = [&](std::exception_ptr error) {
@@ -200,13 +213,15 @@ class TargetThread {
     parts.connections = [this] { return connections_; };
     parts.failed = failed;
     parts.sealing = sealing;
+    parts.replica = replica();
+    parts.series_bus = series_bus ? &*series_bus : nullptr;
     starting.spawn("start", start_target(std::move(parts), target));
     co_await stop_.wait();
 
     starting.cancel();  // the request to stop may come at any point of the start
     co_await starting.join();
     health_.started = false;
-    if (target) co_await end(*target, bus);
+    if (target) co_await end(*target, bus, series_bus ? &*series_bus : nullptr);
     scope.cancel();
     co_await scope.join();
     if (failure) std::rethrow_exception(failure);
@@ -220,14 +235,16 @@ class TargetThread {
   }
 
   // The limit is one for both, but a drain that never ends must leave time for an orderly stop.
-  Task<void> end(targets::Target& target, mqtt::Client& bus) {
+  Task<void> end(targets::Target& target, mqtt::Client& bus, mqtt::Client* series_bus) {
     const Duration for_stop = std::min(Duration(2000), settings_.shutdown_timeout / 2);
     co_await within("drain", settings_.shutdown_timeout - for_stop, target.drain());
-    co_await within("stop", for_stop, stop_all(target, bus, for_stop / 2));
+    co_await within("stop", for_stop, stop_all(target, bus, series_bus, for_stop / 3));
   }
 
-  static Task<void> stop_all(targets::Target& target, mqtt::Client& bus, Duration for_bus) {
+  static Task<void> stop_all(targets::Target& target, mqtt::Client& bus, mqtt::Client* series_bus,
+                             Duration for_bus) {
     co_await target.stop();
+    if (series_bus != nullptr) co_await series_bus->disconnect(for_bus);
     co_await bus.disconnect(for_bus);
   }
 

@@ -111,6 +111,7 @@ struct Stack {
         "--admin.listen=127.0.0.1:" + std::to_string(admin),
         "--audit.directory=" + dir.file("audit"),
         "--audit.spool_directory=" + dir.file("audit-spool"),
+        "--ingester.spool_directory=" + dir.file("ingester"),
         "--clickhouse.kind=memory"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return std::make_unique<Program>(arguments, dir.file("log" + std::to_string(++logs)));

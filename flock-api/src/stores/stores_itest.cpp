@@ -228,14 +228,24 @@ TEST_F(PostgresStore, HasOneLeaderAtATime) {
 
 Task<void> live_state_contract(stores::LiveState& store) {
   const DeviceId a = DeviceId::fresh(), b = DeviceId::fresh();
-  const auto put = [&](const DeviceId& device, std::int64_t seq, std::string value) -> Task<bool> {
+  // "late", or what was told.
+  const auto put = [&](const DeviceId& device, std::int64_t seq,
+                       std::string value) -> Task<std::string> {
     std::vector<stores::Report> one{{device, seq, std::move(value)}};
-    co_return (co_await store.put_reported(std::move(one))).at(0);
+    const stores::Put put = (co_await store.put_reported(std::move(one))).at(0);
+    co_return put.stands ? "told " + put.told : "late";
   };
-  EXPECT_TRUE(co_await put(a, 5, "five"));
-  EXPECT_FALSE(co_await put(a, 5, "again"));
-  EXPECT_FALSE(co_await put(a, 4, "older"));
-  EXPECT_TRUE(co_await put(a, 1'764'000'000'000, std::string("bin\0ary", 7)));
+  const auto tell = [&](const DeviceId& device, std::string what) -> Task<void> {
+    std::vector<stores::Told> one{{device, std::move(what)}};
+    co_await store.mark_told(std::move(one));
+  };
+  EXPECT_EQ(co_await put(a, 5, "five"), "told ");
+  EXPECT_EQ(co_await put(a, 5, "five"), "told ");  // nobody was told yet
+  co_await tell(a, "of five");
+  EXPECT_EQ(co_await put(a, 5, "five"), "told of five");
+  EXPECT_EQ(co_await put(a, 5, "again"), "late");
+  EXPECT_EQ(co_await put(a, 4, "older"), "late");
+  EXPECT_EQ(co_await put(a, 1'764'000'000'000, std::string("bin\0ary", 7)), "told of five");
   std::vector<DeviceId> asked{a, b};
   const auto values = co_await store.get_reported(std::move(asked));
   EXPECT_EQ(values.at(0), std::string("bin\0ary", 7));

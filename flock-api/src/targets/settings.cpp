@@ -89,6 +89,11 @@ void Settings::bind(config::Schema& schema) {
              "what waits for Loki, and what could not be read; on a disk that lasts");
   schema.add("audit.spool_bytes", audit_spool_bytes,
              "limit of what waits for Loki; when it is full nothing can be changed", 1 << 20);
+  schema.add("ingester.spool_directory", ingester_spool_directory,
+             "what waits for the time series, and what could not be read; each ingester its own");
+  schema.add("ingester.spool_bytes", ingester_spool_bytes,
+             "limit of the telemetry that waits there, and of the logs; the oldest goes first",
+             1 << 20);
 }
 
 void Settings::validate() const {
@@ -143,8 +148,10 @@ void Settings::validate() const {
     if (!audit_loki_url.starts_with("http://") && !audit_loki_url.starts_with("https://"))
       problems.push_back({"audit.loki_url", "invalid", "must begin with http:// or https://"});
   }
-  for (const auto& [key, folder] : {std::pair("audit.directory", &audit_directory),
-                                    std::pair("audit.spool_directory", &audit_spool_directory)}) {
+  for (const auto& [key, folder] :
+       {std::pair("audit.directory", &audit_directory),
+        std::pair("audit.spool_directory", &audit_spool_directory),
+        std::pair("ingester.spool_directory", &ingester_spool_directory)}) {
     if (!folder->starts_with('/')) problems.push_back({key, "invalid", "must be an absolute path"});
   }
   if (device_token_lifetime < Duration(30'000))

@@ -46,7 +46,10 @@ struct Settings {
               audit_loki_tenant, audit_loki_token_file,
               audit_spool_directory = "/var/lib/flock/audit-spool";
   std::int64_t audit_spool_bytes = 1LL << 30;
-  Duration presence_every{20'000};  // no key: tests do not want to wait for the ingester's sweep
+  std::string ingester_spool_directory = "/var/lib/flock/ingester";
+  std::int64_t ingester_spool_bytes = 1LL << 30;
+  // No keys: tests do not want to wait for the ingester's sweep, nor for devices to come back.
+  Duration presence_every{20'000}, presence_return{75'000};
 
   void bind(config::Schema& schema);
   // Throws Error{kInvalidArgument} with every value that cannot be.

@@ -54,6 +54,8 @@ Stack::Stack() : servers_(std::make_unique<Servers>()) {
   settings.registry_hosts = {"registry.example"};
   settings.audit_directory = servers_->dir.file("audit");
   settings.audit_spool_directory = servers_->dir.file("audit-spool");
+  settings.ingester_spool_directory = servers_->dir.file("ingester");
+  settings.presence_return = Duration(0);
 }
 Stack::~Stack() = default;
 

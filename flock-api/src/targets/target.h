@@ -29,6 +29,10 @@ struct Parts {
   stores::TimeSeries& time_series;
   mqtt::Client& bus;
   crypto::Key signing_key;
+  // A second connection for what must not stand in the way of reports; null: the bus.
+  mqtt::Client* series_bus = nullptr;
+  // The name of this process among those that run the same target; "": the only one.
+  std::string replica = {};
   // How often the bus was connected so far; unset: not known.
   std::function<std::uint64_t()> connections = {};
   // To be told when a background task ended that nobody starts again: the process ends with it, for
@@ -61,6 +65,8 @@ inline void end_with(TaskScope& scope, const std::function<void(std::exception_p
 
 std::unique_ptr<Target> make_api_target(Parts parts);
 std::unique_ptr<Target> make_ingester_target(Parts parts);
+// The last will of the bus of the ingester `replica`.
+mqtt::Message ingester_will(const std::string& replica);
 std::unique_ptr<Target> make_scheduler_target(Parts parts);
 std::unique_ptr<Target> make_audit_target(Parts parts);
 

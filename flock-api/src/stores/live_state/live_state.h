@@ -21,14 +21,26 @@ struct Report {
   std::string value;
 };
 
+struct Put {
+  bool stands = false;  // it is the stored report: newer than the one before, or the same again
+  std::string told;     // what mark_told() said last of this device; "" for a report that is late
+};
+
+struct Told {
+  DeviceId device;
+  std::string what;
+};
+
 // The live state of devices (docs: contracts, 7). Batched: one round trip a call, whatever the
 // count.
 class LiveState {
  public:
   virtual ~LiveState() = default;
-  // Keeps each report that is newer than the stored one; answers for each, in order, whether it was
-  // kept. Applying the same report twice keeps it once.
-  virtual Task<std::vector<bool>> put_reported(std::vector<Report> reports) = 0;
+  // Keeps each report that is newer than the stored one; answers for each, in order. Applying the
+  // same report twice keeps it once.
+  virtual Task<std::vector<Put>> put_reported(std::vector<Report> reports) = 0;
+  // Notes what others were told of these devices, for whoever puts their next report.
+  virtual Task<void> mark_told(std::vector<Told> told) = 0;
   // Nothing for a device that never reported.
   virtual Task<std::vector<std::optional<std::string>>> get_reported(
       std::vector<DeviceId> devices) = 0;

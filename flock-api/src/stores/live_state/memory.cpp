@@ -8,29 +8,40 @@ namespace {
 
 class MemoryLiveState final : public LiveState {
  public:
-  Task<std::vector<bool>> put_reported(std::vector<Report> reports) override {
-    std::vector<bool> kept;
+  Task<std::vector<Put>> put_reported(std::vector<Report> reports) override {
+    std::vector<Put> out;
     for (Report& report : reports) {
-      const auto [at, fresh] = reports_.try_emplace(report.device);
-      const bool newer = fresh || report.seq > at->second.seq;
-      if (newer) at->second = std::move(report);
-      kept.push_back(newer);
+      Entry& entry = entries_[report.device];
+      const bool newer = !entry.report || report.seq > entry.report->seq;
+      const bool again =
+          !newer && report.seq == entry.report->seq && report.value == entry.report->value;
+      if (newer) entry.report = std::move(report);
+      out.push_back(newer || again ? Put{true, entry.told} : Put{});
     }
-    co_return kept;
+    co_return out;
+  }
+  Task<void> mark_told(std::vector<Told> told) override {
+    for (Told& one : told) entries_[one.device].told = std::move(one.what);
+    co_return;
   }
   Task<std::vector<std::optional<std::string>>> get_reported(
       std::vector<DeviceId> devices) override {
     std::vector<std::optional<std::string>> out;
     for (const DeviceId& device : devices) {
-      const auto found = reports_.find(device);
-      out.push_back(found == reports_.end() ? std::nullopt : std::optional(found->second.value));
+      const auto found = entries_.find(device);
+      const bool known = found != entries_.end() && found->second.report;
+      out.push_back(known ? std::optional(found->second.report->value) : std::nullopt);
     }
     co_return out;
   }
   Task<void> ping() override { co_return; }
 
  private:
-  std::unordered_map<DeviceId, Report> reports_;
+  struct Entry {
+    std::optional<Report> report;
+    std::string told;
+  };
+  std::unordered_map<DeviceId, Entry> entries_;
 };
 
 }  // namespace

@@ -3,6 +3,10 @@
 // event loop are not needed.
 #include <hiredis/hiredis.h>
 
+#include <charconv>
+#include <functional>
+#include <initializer_list>
+
 #include "async/batcher.h"
 #include "async/deadline.h"
 #include "base/error.h"
@@ -25,57 +29,95 @@ constexpr Duration kTime{5000};
 constexpr std::size_t kMostTogether = 256;
 
 // Kept only when newer; atomic in the server. KEYS[1] the device's hash, ARGV seq and value.
-constexpr const char* kPutNewer =
-    "local s = redis.call('HGET', KEYS[1], 'seq') "
-    "if s and tonumber(s) >= tonumber(ARGV[1]) then return 0 end "
-    "redis.call('HSET', KEYS[1], 'seq', ARGV[1], 'value', ARGV[2]) return 1";
+// Answers what was told, or nothing for a late one.
+constexpr std::string_view kPutNewer =
+    "local h = redis.call('HMGET', KEYS[1], 'seq', 'told') "
+    "local s = h[1] and tonumber(h[1]) "
+    "local n = tonumber(ARGV[1]) "
+    "if s and s > n then return false end "
+    "if s == n then if redis.call('HGET', KEYS[1], 'value') ~= ARGV[2] then return false end "
+    "else redis.call('HSET', KEYS[1], 'seq', ARGV[1], 'value', ARGV[2]) end "
+    "return h[2] or ''";
 
-std::string format(const std::vector<std::string>& words) {
-  std::vector<const char*> values;
-  std::vector<std::size_t> sizes;
-  for (const std::string& word : words) {
-    values.push_back(word.data());
-    sizes.push_back(word.size());
+// One command in the protocol's words (RESP): thousands a second are written, so hiredis' own
+// formatter with its copies is too slow.
+void append(std::string& out, std::initializer_list<std::string_view> words) {
+  const auto number = [&out](char kind, std::size_t value) {
+    char digits[24];
+    const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
+    out += kind;
+    out.append(digits, end);
+    out += "\r\n";
+  };
+  number('*', words.size());
+  for (const std::string_view word : words) {
+    number('$', word.size());
+    out += word;
+    out += "\r\n";
   }
-  char* text = nullptr;
-  const long long size =
-      redisFormatCommandArgv(&text, static_cast<int>(words.size()), values.data(), sizes.data());
-  FLOCK_ASSERT(size > 0);
-  std::string out(text, static_cast<std::size_t>(size));
-  redisFreeCommand(text);
-  return out;
 }
 
 // Hash-tagged by device, so that a cluster keeps a device's keys together.
-std::string key_of(const DeviceId& device) { return "dev:{" + device.text() + "}:reported"; }
+std::string key_of(const DeviceId& device) {
+  std::string key;
+  key.reserve(64);
+  return key.append("dev:{").append(device.text()).append("}:reported");
+}
+
+struct Commands {
+  std::string text;
+  std::size_t count = 0;
+  void add(std::initializer_list<std::string_view> words) {
+    append(text, words);
+    ++count;
+  }
+};
 
 class ValkeyLiveState final : public LiveState {
  public:
   ValkeyLiveState(Executor executor, std::string address, std::string password)
       : address_(std::move(address)),
         password_(std::move(password)),
-        batcher_(std::move(executor), kMostTogether, [this](std::vector<const Batch*> batches) {
-          return run_all(std::move(batches));
-        }) {}
+        batcher_(std::move(executor), kMostTogether,
+                 [this](std::vector<const Make*> asked) { return run_all(std::move(asked)); }) {}
 
-  Task<std::vector<bool>> put_reported(std::vector<Report> reports) override {
-    Batch batch;
-    for (const Report& report : reports) {
-      batch.add({"EVAL", kPutNewer, "1", key_of(report.device), std::to_string(report.seq),
-                 report.value});
+  Task<std::vector<Put>> put_reported(std::vector<Report> reports) override {
+    if (reports.empty()) co_return std::vector<Put>();
+    const std::size_t count = reports.size();
+    Make make = [this, reports = std::move(reports)](Commands& commands) {
+      std::size_t bytes = 0;
+      for (const Report& report : reports) bytes += report.value.size() + 256;
+      commands.text.reserve(bytes);
+      for (const Report& report : reports) {
+        commands.add({"EVALSHA", script_, "1", key_of(report.device), std::to_string(report.seq),
+                      report.value});
+      }
+    };
+    std::vector<Put> out;
+    out.reserve(count);
+    for (const ReplyPtr& reply : co_await run(std::move(make))) {
+      const bool stands = reply->type == REDIS_REPLY_STRING;
+      out.push_back(stands ? Put{true, std::string(reply->str, reply->len)} : Put{});
     }
-    std::vector<bool> kept;
-    for (const ReplyPtr& reply : co_await run(std::move(batch)))
-      kept.push_back(reply->type == REDIS_REPLY_INTEGER && reply->integer == 1);
-    co_return kept;
+    co_return out;
+  }
+
+  Task<void> mark_told(std::vector<Told> told) override {
+    if (told.empty()) co_return;
+    Make make = [told = std::move(told)](Commands& commands) {
+      for (const Told& one : told) commands.add({"HSET", key_of(one.device), "told", one.what});
+    };
+    co_await run(std::move(make));
   }
 
   Task<std::vector<std::optional<std::string>>> get_reported(
       std::vector<DeviceId> devices) override {
-    Batch batch;
-    for (const DeviceId& device : devices) batch.add({"HGET", key_of(device), "value"});
+    if (devices.empty()) co_return std::vector<std::optional<std::string>>();
+    Make make = [devices = std::move(devices)](Commands& commands) {
+      for (const DeviceId& device : devices) commands.add({"HGET", key_of(device), "value"});
+    };
     std::vector<std::optional<std::string>> values;
-    for (const ReplyPtr& reply : co_await run(std::move(batch))) {
+    for (const ReplyPtr& reply : co_await run(std::move(make))) {
       values.push_back(reply->type == REDIS_REPLY_STRING
                            ? std::optional(std::string(reply->str, reply->len))
                            : std::nullopt);
@@ -84,26 +126,17 @@ class ValkeyLiveState final : public LiveState {
   }
 
   Task<void> ping() override {
-    Batch batch;
-    batch.add({"PING"});
-    co_await run(std::move(batch));
+    co_await run([](Commands& commands) { commands.add({"PING"}); });
   }
 
  private:
   using Replies = std::vector<ReplyPtr>;
-  // What one caller sends.
-  struct Batch {
-    std::string text;
-    std::size_t commands = 0;
-    void add(const std::vector<std::string>& words) {
-      text += format(words);
-      ++commands;
-    }
-  };
+  // Writes down what one caller asks; called again for another connection, which may have another
+  // script. Owns what it writes: the caller may be gone by then.
+  using Make = std::function<void(Commands&)>;
 
-  Task<Replies> run(Batch batch) {
-    if (batch.commands == 0) co_return Replies();
-    Replies replies = co_await batcher_.ask("", std::move(batch));
+  Task<Replies> run(Make make) {
+    Replies replies = co_await batcher_.ask("", std::move(make));
     for (const ReplyPtr& reply : replies) {
       if (reply->type == REDIS_REPLY_ERROR)
         throw Error(Code::kInternal, "Valkey: " + std::string(reply->str, reply->len));
@@ -111,29 +144,24 @@ class ValkeyLiveState final : public LiveState {
     co_return replies;
   }
 
-  // Everybody's batches in one round trip.
-  Task<std::vector<Replies>> run_all(std::vector<const Batch*> batches) {
-    std::string text;
-    std::size_t count = 0;
-    for (const Batch* batch : batches) {
-      text += batch->text;
-      count += batch->commands;
-    }
-    Replies replies = co_await ask(std::move(text), count);
+  // Everybody's commands in one round trip.
+  Task<std::vector<Replies>> run_all(std::vector<const Make*> asked) {
+    std::vector<std::size_t> counts;
+    Replies replies = co_await ask(asked, counts);
     auto at = std::make_move_iterator(replies.begin());
     std::vector<Replies> out;
-    for (const Batch* batch : batches) {
-      const auto end = at + static_cast<std::ptrdiff_t>(batch->commands);
+    for (const std::size_t count : counts) {
+      const auto end = at + static_cast<std::ptrdiff_t>(count);
       out.emplace_back(at, end);
       at = end;
     }
     co_return out;
   }
 
-  Task<Replies> ask(std::string text, std::size_t count) {
+  Task<Replies> ask(const std::vector<const Make*>& asked, std::vector<std::size_t>& counts) {
     std::exception_ptr failure;
     try {
-      Task<Replies> exchanging = exchange(std::move(text), count);
+      Task<Replies> exchanging = exchange(asked, counts);
       co_return co_await with_deadline(std::move(exchanging), kTime, "asking Valkey");
     } catch (...) {
       failure = std::current_exception();
@@ -147,16 +175,23 @@ class ValkeyLiveState final : public LiveState {
     }
   }
 
-  Task<Replies> exchange(std::string text, std::size_t count) {
+  Task<Replies> exchange(const std::vector<const Make*>& asked, std::vector<std::size_t>& counts) {
     for (bool fresh = false;; fresh = true) {
       if (!stream_) {
         fresh = true;
         co_await dial();
       }
+      Commands commands;
+      counts.clear();
+      for (const Make* make : asked) {
+        const std::size_t before = commands.count;
+        (*make)(commands);
+        counts.push_back(commands.count - before);
+      }
       bool stale = false;
       try {
-        co_await stream_->write(text);
-        co_return co_await read(count);
+        co_await stream_->write(commands.text);
+        co_return co_await read(commands.count);
       } catch (const Error& error) {
         // The server was restarted since the last batch. All commands here are idempotent.
         stale = !fresh && error.code() == Code::kUnavailable;
@@ -173,13 +208,16 @@ class ValkeyLiveState final : public LiveState {
     endpoint.port = std::to_string(target.port);
     stream_ = co_await net::connect(endpoint);
     reader_.reset(redisReaderCreate());
-    if (password_.empty()) co_return;
-    const std::string text = format({"AUTH", password_});
-    co_await stream_->write(text);
-    const Replies replies = co_await read(1);
-    const redisReply& reply = *replies.front();
-    if (reply.type == REDIS_REPLY_ERROR)
-      throw Error(Code::kUnavailable, "Valkey: " + std::string(reply.str, reply.len));
+    Commands hello;
+    if (!password_.empty()) hello.add({"AUTH", password_});
+    hello.add({"SCRIPT", "LOAD", kPutNewer});
+    co_await stream_->write(hello.text);
+    const Replies replies = co_await read(hello.count);
+    script_.assign(replies.back()->str, replies.back()->len);
+    for (const ReplyPtr& reply : replies) {
+      if (reply->type == REDIS_REPLY_ERROR)
+        throw Error(Code::kUnavailable, "Valkey: " + std::string(reply->str, reply->len));
+    }
   }
 
   Task<Replies> read(std::size_t count) {
@@ -197,8 +235,8 @@ class ValkeyLiveState final : public LiveState {
       }
       replies.emplace_back(static_cast<redisReply*>(raw));
       const redisReply& reply = *replies.back();
-      // LOADING, READONLY, CLUSTERDOWN, ...: the server is there but can serve nobody yet. What
-      // begins with ERR is the one command's fault.
+      // LOADING, READONLY, CLUSTERDOWN, NOSCRIPT, ...: it can serve nobody yet, or forgot the
+      // script, which the next connection brings. What begins with ERR is the one command's fault.
       const std::string_view reason(reply.str ? reply.str : "", reply.str ? reply.len : 0);
       if (reply.type == REDIS_REPLY_ERROR && !reason.starts_with("ERR"))
         throw Error(Code::kUnavailable, "Valkey: " + std::string(reason));
@@ -206,8 +244,8 @@ class ValkeyLiveState final : public LiveState {
     co_return replies;
   }
 
-  std::string address_, password_;
-  Batcher<Batch, Replies> batcher_;
+  std::string address_, password_, script_;
+  Batcher<Make, Replies> batcher_;
   net::StreamPtr stream_;
   ReaderPtr reader_;
 };

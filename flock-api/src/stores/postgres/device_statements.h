@@ -152,18 +152,5 @@ inline constexpr const char* kDeviceRepositories =
     "SELECT r.workload FROM devices d JOIN releases r ON r.org_id = d.org_id AND r.id = "
     "d.desired_release_id WHERE d.org_id = $1 AND d.id = "
     "$2 AND d.revoked_at IS NULL AND d.removed_at IS NULL";
-inline constexpr const char* kDeviceTenant =
-    "SELECT org_id, fleet_id, online FROM devices WHERE id = $1 AND removed_at IS NULL AND "
-    "revoked_at IS "
-    "NULL";
-inline constexpr const char* kDeviceOnline =
-    "UPDATE devices SET online = $3::boolean, last_seen_at = now(), agent_version = "
-    "coalesce(nullif($4, ''), agent_version) WHERE org_id = $1 AND id = $2 AND revoked_at IS NULL";
-inline constexpr const char* kDeviceTouch =
-    "UPDATE devices SET last_seen_at = now() WHERE id = ANY($1::uuid[]) AND "
-    "revoked_at IS NULL";
-inline constexpr const char* kDevicesStale =
-    "UPDATE devices SET online = false WHERE online AND last_seen_at < now() - $1::bigint * "
-    "interval '1 millisecond' RETURNING id, org_id";
 
 }  // namespace flock::postgres::sql

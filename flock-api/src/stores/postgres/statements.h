@@ -4,6 +4,7 @@
 #pragma once
 
 #include "stores/postgres/device_statements.h"
+#include "stores/postgres/presence_statements.h"
 #include "stores/postgres/provisioning_statements.h"
 #include "stores/postgres/release_statements.h"
 #include "stores/postgres/subscription_statements.h"
