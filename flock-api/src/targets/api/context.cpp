@@ -159,7 +159,9 @@ Context::Context(Parts p)
       audit(parts.bus),
       registry(http, registry_options(parts.settings, tokens)),
       people(make_verifier(parts)),
-      principals(parts.db, people.get()) {
+      principals(parts.db, people.get()),
+      events(parts),
+      commands(parts.executor, parts.db, parts.bus) {
   if (!parts.settings.mqtt_ca_file.empty())
     broker_ca_ = read_file(parts.settings.mqtt_ca_file).value_or("");
 }
@@ -178,6 +180,12 @@ void Context::add(Operation operation, Route route) {
     return serve(kept, route, std::move(request), std::move(parameters));
   };
   router.add(kept.method, kept.pattern, std::move(handler));
+}
+
+Task<Principal> Context::admit(const Operation& operation, const net::Request& request) {
+  Principal who = co_await principals.authenticate(request);
+  authorize(operation, who);
+  co_return who;
 }
 
 Task<net::Reply> Context::serve(const Operation& operation, const Route& route,
