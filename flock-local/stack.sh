@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-parts="postgres mosquitto valkey registry oidc api podman flockd"   # start order
+parts="postgres mosquitto valkey clickhouse registry oidc api podman flockd"   # start order
 
 secret() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
 
@@ -143,6 +143,50 @@ start_valkey() {
 }
 ready_valkey() { port_open "$(port valkey)"; }
 
+start_clickhouse() {
+  local dir
+  dir=$(data clickhouse clickhouse)
+  secret_file "$home/secrets/clickhouse"
+  cat >"$dir/config.xml" <<C
+<yandex>
+  <logger><level>warning</level><console>1</console></logger>
+  <http_port>$(port clickhouse)</http_port>
+  <tcp_port>$(port clickhouse_native)</tcp_port>
+  <listen_host>127.0.0.1</listen_host>
+  <path>$dir/data/</path>
+  <tmp_path>$dir/tmp/</tmp_path>
+  <user_files_path>$dir/files/</user_files_path>
+  <format_schema_path>$dir/schemas/</format_schema_path>
+  <users_config>users.xml</users_config>
+  <default_profile>default</default_profile>
+  <default_database>default</default_database>
+  <mark_cache_size>67108864</mark_cache_size>
+  <uncompressed_cache_size>0</uncompressed_cache_size>
+</yandex>
+C
+  (
+    umask 077
+    cat >"$dir/users.xml" <<C
+<yandex>
+  <profiles><default><max_memory_usage>2000000000</max_memory_usage></default></profiles>
+  <quotas><default/></quotas>
+  <users>
+    <flock>
+      <password_sha256_hex>$(printf %s "$(cat "$home/secrets/clickhouse")" | sha256sum | cut -d' ' -f1)</password_sha256_hex>
+      <networks><ip>127.0.0.1</ip></networks>
+      <profile>default</profile>
+      <quota>default</quota>
+    </flock>
+  </users>
+</yandex>
+C
+  )
+  chown -R clickhouse "$dir/"
+  start clickhouse $(as clickhouse clickhouse-server) --config-file="$dir/config.xml"
+  wait_for 30 ClickHouse ready_clickhouse
+}
+ready_clickhouse() { [ "$(curl -fs -m 5 "http://127.0.0.1:$(port clickhouse)/ping")" = Ok. ]; }
+
 start_registry() {
   local dir
   dir=$(data registry docker-registry)
@@ -196,6 +240,10 @@ live_state:
   kind: valkey
   address: 127.0.0.1:$(port valkey)
   password_file: $home/secrets/valkey
+clickhouse:
+  url: http://127.0.0.1:$(port clickhouse)
+  username: flock
+  password_file: $home/secrets/clickhouse
 mqtt:
   url: mqtts://127.0.0.1:$(port mqtts)
   device_urls: ["mqtts://127.0.0.1:$(port mqtts)"]

@@ -13,7 +13,7 @@ if [ -e "$home/device/containers.conf" ]; then
   device_podman rm --all --force --time 3 >/dev/null 2>&1 || true
   [ "$wipe" != --wipe ] || { device_podman network prune --force; device_podman volume prune --force; device_podman image prune --all --force; } >/dev/null 2>&1 || true
 fi
-for part in podman api oidc registry valkey mosquitto postgres; do
+for part in podman api oidc registry clickhouse valkey mosquitto postgres; do
   if [ $part = postgres ]; then stop postgres INT; else stop $part; fi
 done
 say "down: stopped"

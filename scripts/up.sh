@@ -20,7 +20,7 @@ mkdir -p "$home/log" "$home/run" "$home/secrets"
 chmod 700 "$home/secrets"
 make_certificates
 [ -s "$home/keys/jwks.json" ] && [ -d "$home/keys/sealing" ] || "$bin/flock-api/flock-api" generate-keys "$home/keys" >/dev/null
-for part in postgres mosquitto valkey registry oidc api; do
+for part in postgres mosquitto valkey clickhouse registry oidc api; do
   if alive $part; then step "$part runs already"; else "start_$part"; step "$part started"; fi
 done
 

@@ -5,7 +5,7 @@ umask 022
 random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
 
 # The other containers run under users of their own, so these files are readable; the volumes are mounted nowhere else.
-for file in /secrets/postgres-admin /secrets/postgres; do
+for file in /secrets/postgres-admin /secrets/postgres /secrets/clickhouse; do
   [ -s "$file" ] || random >"$file"
 done
 # Target by target, so that volumes made before a target existed get what is new.

@@ -19,11 +19,12 @@ struct ClientOptions {
   std::size_t body_bytes = 16 * 1024 * 1024;
   std::size_t idle_connections = 8;  // kept per origin
   std::string user_agent = "flock";
+  bool repeatable = false;  // every request, whatever its method, may be sent twice
 };
 
 // HTTP/1.1 client with a pool of kept connections. Does not follow redirects. A request on a kept
 // connection that turns out closed before any byte of the answer is sent once more on a fresh one
-// (idempotent methods only).
+// (idempotent methods, or all when the options say so).
 class HttpClient {
  public:
   HttpClient(Executor executor, ClientOptions options);

@@ -153,6 +153,33 @@ void Valkey::start() {
   wait_until("Valkey answers", [&] { return port_open(port_) && answers_ping(port_); });
 }
 
+void ClickHouse::start() {
+  const std::string root = "<path>" + dir_.file("data") + "/</path><tmp_path>" + dir_.file("tmp") +
+                           "/</tmp_path><user_files_path>" + dir_.file("files") +
+                           "/</user_files_path><format_schema_path>" + dir_.file("schemas") +
+                           "/</format_schema_path>";
+  dir_.write("config.xml",
+             "<yandex><logger><level>warning</level><console>1</console></logger><http_port>" +
+                 std::to_string(port_) + "</http_port><tcp_port>" + std::to_string(native_port_) +
+                 "</tcp_port><listen_host>127.0.0.1</listen_host>" + root +
+                 "<users_config>users.xml</users_config><default_profile>default</default_profile>"
+                 "<default_database>default</default_database>"
+                 "<mark_cache_size>67108864</mark_cache_size>"
+                 "<uncompressed_cache_size>0</uncompressed_cache_size></yandex>");
+  dir_.write("users.xml",
+             "<yandex><profiles><default/></profiles><quotas><default/></quotas><users><default>"
+             "<password>" +
+                 password() +
+                 "</password><networks><ip>127.0.0.1</ip></networks><profile>default</profile>"
+                 "<quota>default</quota></default></users></yandex>");
+  give_to("clickhouse", dir_.path());
+  process_.start(as_user("clickhouse", {find_program({"clickhouse-server"}),
+                                        "--config-file=" + dir_.file("config.xml")}),
+                 log());
+  // The ports open when the tables are loaded.
+  wait_until("ClickHouse listens", [&] { return port_open(port_) && port_open(native_port_); });
+}
+
 void Registry::start() {
   dir_.write("config.yml",
              "version: 0.1\nstorage: {filesystem: {rootdirectory: " + dir_.file("store") +

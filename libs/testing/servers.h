@@ -64,6 +64,18 @@ class Valkey final : public Server {
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
 };
 
+class ClickHouse final : public Server {
+ public:
+  void start() override;
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  // Of the user `default`.
+  static std::string password() { return "test-password"; }
+  int native_port() const noexcept { return native_port_; }  // for clickhouse-client
+
+ private:
+  int native_port_ = free_port();
+};
+
 class Registry final : public Server {
  public:
   // `auth`: YAML lines of the `auth:` section, or none.

@@ -16,7 +16,7 @@ works() {
   wait_for 60 "the device's proof after $1" phase_is CONFIRMED
 }
 
-for part in flockd api mosquitto valkey postgres; do
+for part in flockd api mosquitto valkey clickhouse postgres; do
   pid=$(pid_of $part)
   kill -KILL "$pid"
   for _ in $(seq 100); do alive $part || break; sleep 0.05; done

@@ -62,7 +62,9 @@ std::string replica() {
 
 // What one target's thread shows to the others: flags only.
 struct Health {
-  std::atomic<bool> started = false, database = false, broker = false, live_state = false;
+  std::atomic<bool> started = false, database = false, broker = false, live_state = false,
+                    time_series = false;
+  // Without time series devices still get what they should run, and their state is still shown.
   bool ready() const { return started && database && broker && live_state; }
 };
 
@@ -70,9 +72,14 @@ struct Health {
 class TargetThread {
  public:
   // `ended` is called on the target's thread, with what it failed of or "".
-  TargetThread(const TargetEntry& entry, const Settings& settings,
+  // `memory`: the time series of the process; null: in ClickHouse.
+  TargetThread(const TargetEntry& entry, const Settings& settings, stores::TimeSeries* memory,
                std::function<void(std::string)> ended)
-      : entry_(entry), settings_(settings), ended_(std::move(ended)), stop_(loop_.executor()) {}
+      : entry_(entry),
+        settings_(settings),
+        memory_(memory),
+        ended_(std::move(ended)),
+        stop_(loop_.executor()) {}
   ~TargetThread() {
     if (thread_.joinable()) thread_.join();
   }
@@ -87,6 +94,7 @@ class TargetThread {
   void join() { thread_.join(); }
   std::string_view name() const { return entry_.name; }
   const Health& health() const { return health_; }
+  bool has_time_series() const { return entry_.time_series; }
 
  private:
   void run() {
@@ -132,6 +140,16 @@ class TargetThread {
     return options;
   }
 
+  stores::ClickHouseOptions clickhouse_options() const {
+    stores::ClickHouseOptions options;
+    options.url = settings_.clickhouse_url;
+    options.database = settings_.clickhouse_database;
+    options.username = settings_.clickhouse_username;
+    options.password = secret_from(settings_.clickhouse_password_file);
+    options.ca_pem = secret_from(settings_.clickhouse_ca_file);
+    return options;
+  }
+
   std::shared_ptr<const crypto::SealingKeys> load_sealing_keys() const {
     const std::string folder = settings_.keys_directory + "/" + kSealingFolder;
     if (!std::filesystem::exists(folder))
@@ -156,6 +174,10 @@ class TargetThread {
             ? stores::make_memory_live_state()
             : stores::make_valkey_live_state(executor, settings_.live_state_address,
                                              secret_from(settings_.live_state_password_file));
+    const auto clickhouse =
+        memory_ == nullptr ? stores::make_clickhouse_time_series(executor, clickhouse_options())
+                           : nullptr;
+    stores::TimeSeries& time_series = memory_ == nullptr ? *clickhouse : *memory_;
     mqtt::Client bus(executor, bus_options());
     bus.on_connection([this](bool up, const std::string& reason) {
       health_.broker = up;
@@ -167,13 +189,14 @@ class TargetThread {
     TaskScope scope(executor), starting(executor);
     scope.spawn("bus", bus.run());
     scope.spawn("health", watch(db, *live_state));
+    if (entry_.time_series) scope.spawn("time series", watch_time_series(time_series));
     const auto failed = [&](std::exception_ptr error) {
       if (stop_.is_set()) return;  // what breaks while all is taken down is no failure
       failure = error;
       stop_.set();
     };
     starting.on_failure([&](const std::string&, std::exception_ptr error) { failed(error); });
-    targets::Parts parts{executor, settings_, db, *live_state, bus, key};
+    targets::Parts parts{executor, settings_, db, *live_state, time_series, bus, key};
     parts.connections = [this] { return connections_; };
     parts.failed = failed;
     parts.sealing = sealing;
@@ -239,6 +262,15 @@ class TargetThread {
       co_await sleep_for(Duration(health_.ready() ? 2000 : 200));
     }
   }
+  // By itself: a server that hangs must not make the others look older than they are.
+  Task<void> watch_time_series(stores::TimeSeries& time_series) {
+    for (;;) {
+      health_.time_series = co_await answers([&]() -> Task<void> {
+        co_await with_deadline(time_series.ping(), Duration(2000), "ClickHouse");
+      });
+      co_await sleep_for(Duration(health_.time_series ? 2000 : 500));
+    }
+  }
   static Task<bool> answers(std::function<Task<void>()> question) {
     try {
       co_await question();
@@ -251,6 +283,7 @@ class TargetThread {
 
   const TargetEntry& entry_;
   const Settings& settings_;
+  stores::TimeSeries* const memory_;
   std::function<void(std::string)> ended_;
   Loop loop_;
   Event stop_;
@@ -316,6 +349,7 @@ class Admin {
       line("database", health.database);
       line("broker", health.broker);
       line("live state", health.live_state);
+      if (thread->has_time_series()) line("time series", health.time_series);
     }
     response.status = ready ? 200 : 503;
     response.body = (request.query("verbose") ? text : "") + (ready ? "ready\n" : "not ready\n");
@@ -340,6 +374,9 @@ class Admin {
     gauge("flock_live_state_up",
           "1 when the target's last question to the live state was answered.",
           [](const Health& h) { return h.live_state.load(); });
+    gauge("flock_time_series_up",
+          "1 when the target's last question to ClickHouse was answered.",
+          [](const Health& h) { return h.time_series.load(); });
     return text;
   }
 
@@ -363,9 +400,11 @@ int run_process(const Settings& settings, const std::function<std::string()>& pr
       if (--running == 0) all_ended.set();
     });
   };
+  std::unique_ptr<stores::TimeSeries> memory;
+  if (settings.clickhouse_kind == "memory") memory = stores::make_memory_time_series();
   std::vector<std::unique_ptr<TargetThread>> threads;
   for (const TargetEntry* entry : plan(settings.target))
-    threads.push_back(std::make_unique<TargetThread>(*entry, settings, target_ended));
+    threads.push_back(std::make_unique<TargetThread>(*entry, settings, memory.get(), target_ended));
   Admin admin(executor, threads, print_config);
 
   const auto run = [&]() -> Task<void> {

@@ -17,6 +17,7 @@ struct TargetEntry {
   std::string_view does;
   std::unique_ptr<targets::Target> (*make)(targets::Parts);
   bool seals = false;  // stores secrets, so it is given the keys to seal and open them
+  bool time_series = false;  // is told to be worse off while they are away, not unready
 };
 const std::vector<TargetEntry>& known_targets();
 // The wanted ones in the table's order; throws Error{kInvalidArgument} naming an unknown one.

@@ -110,7 +110,8 @@ struct Stack {
         "--public_url=http://127.0.0.1:" + std::to_string(api),
         "--admin.listen=127.0.0.1:" + std::to_string(admin),
         "--audit.directory=" + dir.file("audit"),
-        "--audit.spool_directory=" + dir.file("audit-spool")};
+        "--audit.spool_directory=" + dir.file("audit-spool"),
+        "--clickhouse.kind=memory"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return std::make_unique<Program>(arguments, dir.file("log" + std::to_string(++logs)));
   }

@@ -16,9 +16,9 @@ namespace flock::runtime {
 
 const std::vector<TargetEntry>& known_targets() {
   static const std::vector<TargetEntry> table = {
-      {"api", "REST for people, programs and devices", targets::make_api_target, true},
-      {"ingester", "takes what devices report", targets::make_ingester_target},
-      {"scheduler", "drives rollouts", targets::make_scheduler_target, true},
+      {"api", "REST for people, programs and devices", targets::make_api_target, true, true},
+      {"ingester", "takes what devices report", targets::make_ingester_target, false, true},
+      {"scheduler", "drives rollouts", targets::make_scheduler_target, true, true},
       {"audit", "writes who did what", targets::make_audit_target},
   };
   return table;

@@ -56,9 +56,10 @@ struct Writer {
       : settings(s),
         db(executor, {}),
         live(stores::make_memory_live_state()),
+        time_series(stores::make_memory_time_series()),
         bus(executor, options(broker, "flock-audit")),
         scope(executor),
-        target(make_audit_target(Parts{executor, settings, db, *live, bus,
+        target(make_audit_target(Parts{executor, settings, db, *live, *time_series, bus,
                                        crypto::Key::generate(crypto::Key::Kind::kP256)})) {
     scope.spawn("bus", bus.run());
   }
@@ -82,6 +83,7 @@ struct Writer {
   Settings settings;
   postgres::Database db;
   std::unique_ptr<stores::LiveState> live;
+  std::unique_ptr<stores::TimeSeries> time_series;
   mqtt::Client bus;
   TaskScope scope;
   std::unique_ptr<Target> target;

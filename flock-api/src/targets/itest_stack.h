@@ -35,6 +35,11 @@ class Stack {
   mqtt::ClientOptions bus(const std::string& id) const;
   std::string live_address() const;
   std::string registry_host() const;  // as the backend reaches it
+  // Its options; the server is started when first asked for. Nothing when it is not installed:
+  // GTEST_SKIP().
+  std::optional<stores::ClickHouseOptions> clickhouse();
+  void stop_clickhouse();
+  void start_clickhouse();
   void stop_postgres();
   void start_postgres();
   void stop_valkey();
@@ -77,6 +82,8 @@ class Backend {
   Executor executor;
   postgres::Database db;
   std::unique_ptr<stores::LiveState> live;
+  std::unique_ptr<stores::TimeSeries> time_series;  // in memory; another may be put here before
+                                                    // start(): stack.clickhouse()
   mqtt::Client bus, recorder;
   crypto::Key signing;
   std::shared_ptr<const crypto::SealingKeys> sealing;  // another may be put here before start()

@@ -8,6 +8,7 @@
 #include "net/http.h"
 #include "net/stream.h"
 #include "stores/identity/oidc.h"
+#include "stores/time_series/time_series.h"
 
 namespace flock::targets {
 namespace {
@@ -50,6 +51,17 @@ void Settings::bind(config::Schema& schema) {
   schema.add("live_state.kind", live_state_kind, "valkey, or memory for one process");
   schema.add("live_state.address", live_state_address, "host:port");
   schema.add("live_state.password_file", live_state_password_file, "file with the password");
+  schema.add("clickhouse.kind", clickhouse_kind, "clickhouse, or memory for one process");
+  schema.add("clickhouse.url", clickhouse_url, "its HTTP interface");
+  schema.add("clickhouse.database", clickhouse_database, "made when it is not there");
+  schema.add("clickhouse.username", clickhouse_username, "may create, alter, insert and select");
+  schema.add("clickhouse.password_file", clickhouse_password_file, "file with the password");
+  schema.add("clickhouse.ca_file", clickhouse_ca_file, "PEM; https: instead of the system's roots");
+  schema.add("retention.telemetry_days", retention_telemetry_days,
+             "how long metrics, connectivity and updates are kept", 1,
+             stores::kMaxRetentionDays);
+  schema.add("retention.logs_days", retention_logs_days, "how long container logs are kept", 1,
+             stores::kMaxRetentionDays);
   schema.add("mqtt.url", mqtt_url, "the broker as the targets reach it");
   schema.add("mqtt.device_urls", mqtt_device_urls,
              "the broker as devices reach it; default: mqtt.url");
@@ -115,6 +127,12 @@ void Settings::validate() const {
   }
   if (live_state_kind != "valkey" && live_state_kind != "memory")
     problems.push_back({"live_state.kind", "invalid", "must be valkey or memory"});
+  if (clickhouse_kind != "clickhouse" && clickhouse_kind != "memory")
+    problems.push_back({"clickhouse.kind", "invalid", "must be clickhouse or memory"});
+  if (holds_password(clickhouse_url))
+    problems.push_back({"clickhouse.url", "secret", "must not hold a password"});
+  check("clickhouse.url", [&] { stores::check({.url = clickhouse_url}); });
+  check("clickhouse.database", [&] { stores::check({.database = clickhouse_database}); });
   if (audit_kind != "file" && audit_kind != "loki")
     problems.push_back({"audit.kind", "invalid", "must be file or loki"});
   if (audit_kind == "loki" && audit_loki_url.empty())

@@ -25,6 +25,10 @@ struct Settings {
   std::int64_t postgres_pool_size = 8;
   std::string live_state_kind = "valkey", live_state_address = "127.0.0.1:6379",
               live_state_password_file;
+  std::string clickhouse_kind = "clickhouse", clickhouse_url = "http://127.0.0.1:8123",
+              clickhouse_database = "flock", clickhouse_username = "default",
+              clickhouse_password_file, clickhouse_ca_file;
+  std::int64_t retention_telemetry_days = 30, retention_logs_days = 14;
   std::string mqtt_url = "mqtts://127.0.0.1:8883", mqtt_ca_file, mqtt_password_file;
   std::vector<std::string> mqtt_device_urls;
   std::string registry_url = "http://127.0.0.1:5000", registry_service = "flock-registry";

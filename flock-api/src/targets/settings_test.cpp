@@ -39,5 +39,22 @@ TEST(Settings, SignInNeedsASafeIssuerAndAnAudience) {
   EXPECT_EQ(faults(settings), "");
 }
 
+TEST(Settings, ClickHouseIsReachedOverHttpUnderAName) {
+  Settings settings;
+  settings.clickhouse_kind = "elsewhere";
+  EXPECT_EQ(faults(settings), "clickhouse.kind ");
+  settings.clickhouse_kind = "memory";
+  for (const char* bad : {"127.0.0.1:8123", "tcp://a:9000", "http://a/?database=b"}) {
+    settings.clickhouse_url = bad;
+    EXPECT_EQ(faults(settings), "clickhouse.url ") << bad;
+  }
+  settings.clickhouse_url = "http://flock:secret@clickhouse:8123";
+  EXPECT_EQ(faults(settings), "clickhouse.url ");
+  settings.clickhouse_url = "https://clickhouse.example:8443/path";
+  EXPECT_EQ(faults(settings), "");
+  settings.clickhouse_database = "a-b";
+  EXPECT_EQ(faults(settings), "clickhouse.database ");
+}
+
 }  // namespace
 }  // namespace flock::targets

@@ -30,6 +30,7 @@ struct Stack::Servers {
   flock::testing::Mosquitto mosquitto;
   flock::testing::Valkey valkey;
   flock::testing::Registry registry;
+  std::optional<flock::testing::ClickHouse> clickhouse;
   flock::testing::TempDir dir;
 };
 
@@ -84,6 +85,24 @@ void Stack::heal() {
   up(servers_->mosquitto);
   up(servers_->valkey);
   up(servers_->registry);
+  if (servers_->clickhouse) up(*servers_->clickhouse);
+}
+
+std::optional<stores::ClickHouseOptions> Stack::clickhouse() {
+  if (!flock::testing::require({"clickhouse-server"})) return std::nullopt;
+  if (!servers_->clickhouse) {
+    close_on_exec();
+    servers_->clickhouse.emplace().start();
+  }
+  stores::ClickHouseOptions options;
+  options.url = servers_->clickhouse->url();
+  options.password = flock::testing::ClickHouse::password();
+  return options;
+}
+void Stack::stop_clickhouse() { servers_->clickhouse->kill9(); }
+void Stack::start_clickhouse() {
+  close_on_exec();
+  servers_->clickhouse->start();
 }
 
 void Stack::stop_postgres() { servers_->postgres.kill9(); }
@@ -139,6 +158,7 @@ Backend::Backend(Executor e, Stack& from)
       executor(e),
       db(e, from.database()),
       live(stores::make_valkey_live_state(e, from.live_address(), "")),
+      time_series(stores::make_memory_time_series()),
       bus(e, from.bus("backend-" + new_uuid())),
       recorder(e, from.bus("recorder-" + new_uuid())),
       signing(crypto::Key::generate(crypto::Key::Kind::kP256)),
@@ -146,7 +166,7 @@ Backend::Backend(Executor e, Stack& from)
       scope(e) {}
 
 Parts Backend::parts() {
-  Parts parts{executor, stack.settings, db, *live, bus, signing};
+  Parts parts{executor, stack.settings, db, *live, *time_series, bus, signing};
   parts.sealing = sealing;
   return parts;
 }

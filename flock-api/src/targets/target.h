@@ -15,6 +15,7 @@
 #include "mqtt/client.h"
 #include "stores/live_state/live_state.h"
 #include "stores/postgres/database.h"
+#include "stores/time_series/time_series.h"
 #include "targets/settings.h"
 
 namespace flock::targets {
@@ -25,6 +26,7 @@ struct Parts {
   const Settings& settings;
   postgres::Database& db;
   stores::LiveState& live;
+  stores::TimeSeries& time_series;
   mqtt::Client& bus;
   crypto::Key signing_key;
   // How often the bus was connected so far; unset: not known.

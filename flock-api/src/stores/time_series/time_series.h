@@ -102,37 +102,61 @@ struct LogPage {
   std::string next;  // "" at the end
 };
 
+inline constexpr int kMaxRetentionDays = 400;
+
+// What is kept no longer: the days (UTC) that ended before these times. 0: nothing of that kind.
+struct Expiry {
+  std::vector<std::string> orgs;         // empty: all
+  std::int64_t telemetry_before_ms = 0;  // metrics, connectivity and updates
+  std::int64_t logs_before_ms = 0;
+};
+
 // Time series of devices (docs: contracts, 8). Every question names one organization and is limited
 // in rows and time. The same row twice counts once, so a batch may be repeated.
 class TimeSeries {
  public:
   virtual ~TimeSeries() = default;
-  // All durable when it returns. kUnavailable: nothing is promised, insert again.
+  // All stored when it returns, but values that are no number (NaN, infinity), which are left out.
+  // kUnavailable: nothing is promised, insert again.
   virtual Task<void> insert(Rows rows) = 0;
-  // The newest value of each metric of each device and service that is not older than `from_ms`.
+  // The newest value of each metric of each device and service in the time asked for (`to_ms` 0: up
+  // to now and beyond), by device, service and name.
   virtual Task<std::vector<MetricPoint>> latest(MetricQuery query) = 0;
+  // By device, service, name and time; the first `limit` of them.
   virtual Task<std::vector<MetricPoint>> range(MetricQuery query) = 0;
   // By time, then device, service, epoch and number.
   virtual Task<LogPage> logs(LogQuery query) = 0;
-  // What arrived from `received_ms` on, in the order of arrival, at most `query.limit`.
+  // What arrived from `received_ms` on, in the order of arrival, at most `query.limit`; whatever the
+  // times and the cursor in `query`.
   virtual Task<std::vector<LogRow>> arrived(LogQuery query, std::int64_t received_ms) = 0;
+  // In time's order; of more than `limit` the newest.
   virtual Task<std::vector<ConnectivityRow>> connectivity(Subject subject, std::int64_t from_ms,
                                                           std::int64_t to_ms,
                                                           std::size_t limit) = 0;
+  // The same.
   virtual Task<std::vector<UpdateRow>> updates(Subject subject, std::int64_t from_ms,
                                                std::int64_t to_ms, std::size_t limit) = 0;
-  // Removes what is older than `before_ms` of one organization ("": of all).
-  virtual Task<void> expire(std::string org, std::int64_t before_ms) = 0;
+  // Asks for the removal, which may take a while; to ask again does no harm.
+  virtual Task<void> expire(Expiry expiry) = 0;
   virtual Task<void> ping() = 0;
 };
 
 struct ClickHouseOptions {
   std::string url = "http://127.0.0.1:8123", database = "flock", username = "default", password;
-  Duration query_time{10'000};
+  std::string ca_pem;  // https: trusted roots; empty: the system's
+  Duration query_time{10'000}, insert_time{30'000};
+  std::int64_t query_rows = 500'000'000;  // read at most for one question
+  const Clock* clock = &system_clock();
 };
 
-std::unique_ptr<TimeSeries> make_memory_time_series();
-// Makes the schema when it is not there. While the server is away every call throws kUnavailable.
+// Throws Error{kInvalidArgument} for an address or a name that cannot be.
+void check(const ClickHouseOptions& options);
+
+// For one process, whose threads may share it: the newest million rows of each kind.
+std::unique_ptr<TimeSeries> make_memory_time_series(const Clock& clock = system_clock());
+// Makes database and tables when they are not there. A question that takes too long or reads too
+// much throws kTimeout or kTooLarge; whatever else keeps the server from answering, a refused
+// password too, is kUnavailable and says why. The options are check()ed.
 std::unique_ptr<TimeSeries> make_clickhouse_time_series(Executor executor,
                                                         ClickHouseOptions options);
 

@@ -18,8 +18,9 @@ struct Routes {
   Settings settings;
   postgres::Database db{loop.executor(), {}};
   std::unique_ptr<stores::LiveState> live = stores::make_memory_live_state();
+  std::unique_ptr<stores::TimeSeries> time_series = stores::make_memory_time_series();
   mqtt::Client bus{loop.executor(), {}};
-  Context context{Parts{loop.executor(), settings, db, *live, bus,
+  Context context{Parts{loop.executor(), settings, db, *live, *time_series, bus,
                         crypto::Key::generate(crypto::Key::Kind::kP256)}};
   Routes() { add_routes(context); }
 };
