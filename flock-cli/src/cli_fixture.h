@@ -21,7 +21,8 @@
 
 namespace flock::cli {
 
-// Answers by "METHOD target", of a stream that is resumed "METHOD target after ID"; what it has no answer for is a 404 problem.
+// Answers by "METHOD target", of a stream that is resumed "METHOD target after ID"; what it has no
+// answer for is a 404 problem.
 class Api {
  public:
   Api() : thread_([this] { serve(); }) {

@@ -19,10 +19,11 @@ constexpr const char* kNewestFirst =
 {"kind":"line","at":"2026-11-24T10:00:00.000Z","device":{"id":"d1","name":"gw-1"},"service":"web","epoch":1,"number":1,"level":"INFO","source":"STDOUT","text":"a\tb"}],"next_page_token":""})";
 
 TEST_F(Cli, MergesTheLogsOfManyDevices) {
-  api.answer("GET /v1/logs?fleet=edge&service=web&level=warn&contains=route&order=desc&page_size=100",
-             200, kNewestFirst);
-  const Result merged = flock({"logs", "--fleet", "edge", "--service", "web", "--level", "warn",
-                               "--grep", "route"});
+  api.answer(
+      "GET /v1/logs?fleet=edge&service=web&level=warn&contains=route&order=desc&page_size=100", 200,
+      kNewestFirst);
+  const Result merged =
+      flock({"logs", "--fleet", "edge", "--service", "web", "--level", "warn", "--grep", "route"});
   EXPECT_EQ(merged.code, 0) << merged.err;
   EXPECT_EQ(merged.out,
             "2026-11-24T10:00:00.000Z gw-1/web  a\tb\n"
@@ -46,8 +47,7 @@ TEST_F(Cli, ReadsLogsOfATimePageByPage) {
       R"("service":"web","epoch":1,"text":"x","number":)";
   const std::string first = "GET /v1/logs?device=d1&from=-10m&order=asc&page_size=1000";
   api.answer(first, 200, R"({"items":[)" + line + R"(1}],"next_page_token":"t"})");
-  api.answer(first + "&page_token=t", 200,
-             R"({"items":[)" + line + R"(2}],"next_page_token":""})");
+  api.answer(first + "&page_token=t", 200, R"({"items":[)" + line + R"(2}],"next_page_token":""})");
   const Result all = flock({"logs", "gw-1", "--since", "10m", "-o", "json"});
   EXPECT_EQ(all.code, 0) << all.err;
   EXPECT_EQ(std::count(all.out.begin(), all.out.end(), '\n'), 2);
@@ -129,8 +129,7 @@ TEST_F(Cli, ShowsADeviceInGroups) {
              R"({"incomplete":true,"items":[{"at":"2026-11-24T10:00:30.000Z","type":"COMMAND",
              "detail":{"command":"reboot","state":"DONE","actor":"kim"}}]})");
   const Result events = flock({"devices", "events", "gw-1"});
-  EXPECT_EQ(events.out,
-            "AT\tWHAT\tHOW\n2026-11-24T10:00:30.000Z\tCOMMAND\treboot DONE kim\n");
+  EXPECT_EQ(events.out, "AT\tWHAT\tHOW\n2026-11-24T10:00:30.000Z\tCOMMAND\treboot DONE kim\n");
   EXPECT_NE(events.err.find("is away"), std::string::npos);
 }
 
@@ -139,12 +138,13 @@ constexpr const char* kWaits =
 
 TEST_F(Cli, TellsDevicesWhatToDo) {
   api.answer("POST /v1/devices/gw-1/commands", 201, kWaits);
-  const Result restart = flock(
-      {"devices", "restart", "gw-1", "--service", "web", "--expires-in", "2h", "-o", "name"});
+  const Result restart =
+      flock({"devices", "restart", "gw-1", "--service", "web", "--expires-in", "2h", "-o", "name"});
   EXPECT_EQ(restart.code, 0) << restart.err;
   EXPECT_EQ(restart.out, "c1\n");
-  EXPECT_EQ(restart.err, "gw-1 is offline; the command waits for it until "
-                         "2026-11-24T11:00:00.000Z.\n");
+  EXPECT_EQ(restart.err,
+            "gw-1 is offline; the command waits for it until "
+            "2026-11-24T11:00:00.000Z.\n");
   EXPECT_EQ(bj::parse(api.last_body()),
             (bj::object{{"type", "restart_service"}, {"service", "web"}, {"expires_in", "2h"}}));
   EXPECT_EQ(flock({"devices", "restart", "gw-1"}).code, 2) << "which service?";
@@ -155,12 +155,12 @@ TEST_F(Cli, TellsDevicesWhatToDo) {
                    "gw-1"})
                 .code,
             0);
-  EXPECT_EQ(bj::parse(api.last_body()), (bj::object{{"type", "purge"},
-                                                    {"service", "db"},
-                                                    {"volumes", {"data"}},
-                                                    {"confirm", "gw-1"}}));
-  api.answer("GET /v1/devices?fleet_id=edge&page_size=1000", 200,
-             R"({"items":[{"id":"d1","name":"gw-1"},{"id":"d2","name":"gw-2"}],"next_page_token":""})");
+  EXPECT_EQ(bj::parse(api.last_body()),
+            (bj::object{
+                {"type", "purge"}, {"service", "db"}, {"volumes", {"data"}}, {"confirm", "gw-1"}}));
+  api.answer(
+      "GET /v1/devices?fleet_id=edge&page_size=1000", 200,
+      R"({"items":[{"id":"d1","name":"gw-1"},{"id":"d2","name":"gw-2"}],"next_page_token":""})");
   api.answer("POST /v1/devices:command", 201,
              std::string(R"({"items":[)") + kWaits + "," + kWaits + "]}");
   EXPECT_EQ(flock({"devices", "identify", "--fleet", "edge", "--yes"}).code, 0);

@@ -21,8 +21,7 @@ Task<void> announce(mqtt::Bus& bus, Membership what, internal::v1::DeviceMembers
     co_await with_deadline(bus.publish(std::move(message)), kTellTime, "announcing a device");
   } catch (const Error& error) {
     if (error.code() == Code::kCancelled) throw;
-    log::warn("nobody was told that a device came or went", error,
-              {{"device", event.device_id()}});
+    log::warn("nobody was told that a device came or went", error, {{"device", event.device_id()}});
   }
 }
 

@@ -43,8 +43,7 @@ const std::set<std::string_view> kElsewhere{"setUp",        "createOrganization"
 
 Task<void> live_data(Backend& backend, Api& api, const FakeDevice& device) {
   const bj::value shown = co_await api.call("GET", "/v1/devices/" + device.id);
-  const std::string org =
-      text((co_await api.call("GET", "/v1/whoami")).at("organization"), "id");
+  const std::string org = text((co_await api.call("GET", "/v1/whoami")).at("organization"), "id");
   const stores::Origin host{org, text(shown.at("fleet"), "id"), device.id, ""},
       web{org, host.fleet, device.id, "web"};
   const std::int64_t now = to_unix_ms(system_clock().now());

@@ -163,8 +163,8 @@ TEST_F(Commands, AreRefusedWhereTheyCannotBe) {
           "device by device"},
          {"POST", "/v1/devices:command", R"({"type":"reboot","filter":"id:*"})", 400,
           "/expected_count"},
-         {"POST", "/v1/devices:command",
-          R"({"type":"reboot","filter":"id:*","expected_count":3})", 409, "actual_count"}});
+         {"POST", "/v1/devices:command", R"({"type":"reboot","filter":"id:*","expected_count":3})",
+          409, "actual_count"}});
     const bj::value purge = co_await s.tell(
         s.first, {{"type", "purge"}, {"service", "db"}, {"volumes", {"a,b"}}, {"confirm", "box"}});
     EXPECT_EQ(purge.at("volumes"), bj::array{"a,b"});
@@ -183,10 +183,9 @@ TEST_F(Commands, AreRefusedWhereTheyCannotBe) {
 TEST_F(Commands, TellManyDevicesTheSame) {
   on_site([](Site& s) -> Task<void> {
     co_await s.come_online(s.second);
-    const bj::value made = co_await s.api.call("POST", "/v1/devices:command",
-                                               bj::object{{"type", "identify"},
-                                                          {"filter", "fleet = edge"},
-                                                          {"expected_count", 2}});
+    const bj::value made = co_await s.api.call(
+        "POST", "/v1/devices:command",
+        bj::object{{"type", "identify"}, {"filter", "fleet = edge"}, {"expected_count", 2}});
     EXPECT_EQ(s.api.last.status, 201) << s.api.last.body;
     EXPECT_EQ(made.at("items").as_array().size(), 2u);
     co_await eventually("the one that is online has it",

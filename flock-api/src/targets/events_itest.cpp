@@ -25,17 +25,14 @@ struct Site {
     co_await backend.start();
     api.token = co_await backend.make_tenant("Events");
     for (const char* name : {"Edge", "North"}) {
-      const bj::value fleet =
-          co_await api.call("POST", "/v1/fleets", bj::object{{"name", name}});
+      const bj::value fleet = co_await api.call("POST", "/v1/fleets", bj::object{{"name", name}});
       fleets[name] = text(fleet, "id");
       const bj::value key = co_await api.call("POST", "/v1/provisioning-keys",
                                               bj::object{{"fleet_id", text(fleet, "id")}});
       keys[name] = text(key, "secret");
     }
   }
-  FakeDevice& device() {
-    return *devices.emplace_back(std::make_unique<FakeDevice>(backend));
-  }
+  FakeDevice& device() { return *devices.emplace_back(std::make_unique<FakeDevice>(backend)); }
   template <class Message>
   Task<void> say(std::string leaf, const Message& event) {
     mqtt::Message message;
@@ -192,11 +189,11 @@ TEST_F(Events, EndWhenTheReaderMayNotReadAnyMore) {
     const std::string key = co_await s.backend.make_key(s.api.token, "viewer");
     SseListener reader(s.backend, key, "/v1/events");
     co_await reader.connected();
-    co_await s.backend.db.query(
-        postgres::Scope::system(), "UPDATE api_keys SET revoked_at = now() WHERE hash = $1",
-        postgres::Params().bytes(services::hash_key(key)));
-    co_await eventually("the stream ends", [&]() -> Task<bool> { co_return reader.ended; },
-                        Duration(15'000));
+    co_await s.backend.db.query(postgres::Scope::system(),
+                                "UPDATE api_keys SET revoked_at = now() WHERE hash = $1",
+                                postgres::Params().bytes(services::hash_key(key)));
+    co_await eventually(
+        "the stream ends", [&]() -> Task<bool> { co_return reader.ended; }, Duration(15'000));
     EXPECT_EQ(reader.types(), "end");
     co_await reader.stop();
   });

@@ -31,8 +31,7 @@ struct Site {
     api.token = co_await backend.make_tenant("Live");
     org = text((co_await api.call("GET", "/v1/whoami")).at("organization"), "id");
     for (const char* name : {"edge", "north"}) {
-      const bj::value fleet =
-          co_await api.call("POST", "/v1/fleets", bj::object{{"name", name}});
+      const bj::value fleet = co_await api.call("POST", "/v1/fleets", bj::object{{"name", name}});
       fleets[name] = text(fleet, "id");
       const bj::value key =
           co_await api.call("POST", "/v1/provisioning-keys", bj::object{{"fleet_id", name}});
@@ -46,9 +45,7 @@ struct Site {
   stores::Origin origin(const std::string& fleet, std::string service = "") {
     return {org, fleets[fleet], ids[fleet], std::move(service)};
   }
-  Task<void> insert(stores::Rows rows) {
-    co_await backend.time_series->insert(std::move(rows));
-  }
+  Task<void> insert(stores::Rows rows) { co_await backend.time_series->insert(std::move(rows)); }
   Task<void> measure(const std::string& fleet, std::string name, std::int64_t at, double value,
                      std::string service = "") {
     stores::Rows rows;
@@ -88,8 +85,8 @@ TEST_F(Metrics, AreGivenInPointsOfAStep) {
     for (int i = 0; i < 6; ++i)
       co_await s.measure("edge", "cpu_ratio", minute + i * 20'000, 0.1 * i);
     co_await s.measure("edge", "memory_bytes", minute, 5000, "web");
-    const bj::value answer = co_await s.api.call(
-        "GET", "/v1/devices/in-edge/metrics?names=cpu_ratio&step=1m&from=-20m");
+    const bj::value answer =
+        co_await s.api.call("GET", "/v1/devices/in-edge/metrics?names=cpu_ratio&step=1m&from=-20m");
     EXPECT_EQ(s.api.last.status, 200) << s.api.last.body;
     EXPECT_EQ(text(answer, "step"), "1m");
     EXPECT_EQ(answer.at("series").as_array().size(), 1u);
@@ -103,11 +100,11 @@ TEST_F(Metrics, AreGivenInPointsOfAStep) {
     EXPECT_NEAR(second.at("max").to_number<double>(), 0.5, 1e-6);
     const bj::value all = co_await s.api.call("GET", "/v1/metrics?fleet=edge&from=-20m");
     EXPECT_EQ(all.at("series").as_array().size(), 2u);
-    EXPECT_EQ((co_await s.api.call("GET", "/v1/metrics?service=web")).at_pointer("/series/0/service"),
-              "web");
+    EXPECT_EQ(
+        (co_await s.api.call("GET", "/v1/metrics?service=web")).at_pointer("/series/0/service"),
+        "web");
     for (const char* from : {"-1m", "-1h", "-1d", "-30d", "-365d"}) {
-      const bj::value wide =
-          co_await s.api.call("GET", std::string("/v1/metrics?from=") + from);
+      const bj::value wide = co_await s.api.call("GET", std::string("/v1/metrics?from=") + from);
       const Duration span = parse_duration(std::string(from).substr(1));
       EXPECT_LE(span / parse_duration(text(wide, "step")) + 1, 500) << from;
     }
@@ -210,18 +207,18 @@ TEST_F(Metrics, ADeviceIsShownWithoutThem) {
 
 TEST_F(Metrics, NameWhatCannotBeAsked) {
   on_site([](Site& s) -> Task<void> {
-    co_await refuse(
-        s.api, {{"GET", "/v1/metrics?from=yesterday", "", 400, "?from"},
-                {"GET", "/v1/metrics?from=-1h&to=-2h", "", 400, "?from"},
-                {"GET", "/v1/metrics?from=-500d", "", 400, "?from"},
-                {"GET", "/v1/metrics?step=1ms", "", 400, "?step"},
-                {"GET", "/v1/metrics?from=-30d&step=1s", "", 400, "2000 points"},
-                {"GET", "/v1/metrics?bucket=1s", "", 400, "?bucket"},
-                {"GET", "/v1/logs?level=loud", "", 400, "?level"},
-                {"GET", "/v1/logs?order=up", "", 400, "?order"},
-                {"GET", "/v1/logs?page_token=AAAA", "", 400, "page_token"},
-                {"GET", "/v1/logs:follow?tail=1001", "", 400, "?tail"},
-                {"GET", "/v1/logs?contains=" + std::string(1001, 'x'), "", 400, "?contains"}});
+    co_await refuse(s.api,
+                    {{"GET", "/v1/metrics?from=yesterday", "", 400, "?from"},
+                     {"GET", "/v1/metrics?from=-1h&to=-2h", "", 400, "?from"},
+                     {"GET", "/v1/metrics?from=-500d", "", 400, "?from"},
+                     {"GET", "/v1/metrics?step=1ms", "", 400, "?step"},
+                     {"GET", "/v1/metrics?from=-30d&step=1s", "", 400, "2000 points"},
+                     {"GET", "/v1/metrics?bucket=1s", "", 400, "?bucket"},
+                     {"GET", "/v1/logs?level=loud", "", 400, "?level"},
+                     {"GET", "/v1/logs?order=up", "", 400, "?order"},
+                     {"GET", "/v1/logs?page_token=AAAA", "", 400, "page_token"},
+                     {"GET", "/v1/logs:follow?tail=1001", "", 400, "?tail"},
+                     {"GET", "/v1/logs?contains=" + std::string(1001, 'x'), "", 400, "?contains"}});
   });
 }
 
@@ -245,9 +242,10 @@ TEST_F(Logs, ComeInPagesWithTheirGaps) {
                                          (token.empty() ? "" : "&page_token=" + token));
       EXPECT_EQ(s.api.last.status, 200) << s.api.last.body;
       for (const bj::value& item : page.at("items").as_array())
-        seen += text(item, "kind") == "gap" ? "[gap of " + std::to_string(item.at("count").as_int64()) +
-                                                  " " + text(item, "reason") + "]"
-                                            : text(item, "text").substr(5) + " ";
+        seen += text(item, "kind") == "gap"
+                    ? "[gap of " + std::to_string(item.at("count").as_int64()) + " " +
+                          text(item, "reason") + "]"
+                    : text(item, "text").substr(5) + " ";
       token = text(page, "next_page_token");
     } while (!token.empty() && ++pages < 20);
     EXPECT_EQ(seen, "1 2 3 4 [gap of 342 RATE_LIMITED]6 7 8 9 10 ");
@@ -274,8 +272,8 @@ std::vector<std::int64_t> numbers(const SseListener& listener) {
 
 TEST_F(Logs, AreFollowedFromTheTailOn) {
   on_site([](Site& s) -> Task<void> {
-    co_await s.write({s.line("edge", 1, "old"), s.line("edge", 2, "older"),
-                      s.line("edge", 3, "the last")});
+    co_await s.write(
+        {s.line("edge", 1, "old"), s.line("edge", 2, "older"), s.line("edge", 3, "the last")});
     SseListener tail(s.backend, s.api.token, "/v1/logs:follow?device=in-edge&tail=1"),
         fresh(s.backend, s.api.token, "/v1/logs:follow");
     co_await tail.connected();
@@ -290,7 +288,8 @@ TEST_F(Logs, AreFollowedFromTheTailOn) {
     EXPECT_EQ(numbers(tail), (std::vector<std::int64_t>{3, 4}));
     EXPECT_EQ(tail.data(2).at("count"), 7);
     for (std::size_t i = 0; i < tail.events.size(); ++i) {
-      for (const std::string& fault : schema_faults("LogItem", tail.data(i))) ADD_FAILURE() << fault;
+      for (const std::string& fault : schema_faults("LogItem", tail.data(i)))
+        ADD_FAILURE() << fault;
     }
     // Another ingester was slower: it took the line before those that were told already.
     LogRow late = s.line("edge", 6, "late");
@@ -331,8 +330,8 @@ TEST_F(Logs, AreFollowedOverBreaksWithoutLossOrRepeats) {
         heard.push_back(listener->data(i).at("number").as_int64());
       place = listener->events[part - 1].id;
       co_await listener->stop();
-      more.push_back(std::make_unique<SseListener>(
-          s.backend, s.api.token, "/v1/logs:follow?device=in-edge", place));
+      more.push_back(std::make_unique<SseListener>(s.backend, s.api.token,
+                                                   "/v1/logs:follow?device=in-edge", place));
       listener = more.back().get();
     }
     co_await scope.join();

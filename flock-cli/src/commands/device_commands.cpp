@@ -17,10 +17,14 @@ namespace {
 
 namespace bj = boost::json;
 
-const std::vector<Column> kColumns = {{"DEVICE", "device.name"}, {"COMMAND", "type"},
-                                      {"SERVICE", "service"},    {"STATE", "state"},
-                                      {"CHANGED", "changed_at"}, {"EXPIRES", "expires_at"},
-                                      {"ID", "id"},              {"MESSAGE", "message"}};
+const std::vector<Column> kColumns = {{"DEVICE", "device.name"},
+                                      {"COMMAND", "type"},
+                                      {"SERVICE", "service"},
+                                      {"STATE", "state"},
+                                      {"CHANGED", "changed_at"},
+                                      {"EXPIRES", "expires_at"},
+                                      {"ID", "id"},
+                                      {"MESSAGE", "message"}};
 
 std::string path_of(const std::string& device) {
   return "/v1/devices/" + url_encode(device) + "/commands";
@@ -70,7 +74,8 @@ int reboot(Session& s) {
 
 int identify(Session& s) {
   return send(s, "Identify",
-              {{"type", "identify"}, {"seconds", number("seconds", s.arguments.value("seconds", "30"), 1)}});
+              {{"type", "identify"},
+               {"seconds", number("seconds", s.arguments.value("seconds", "30"), 1)}});
 }
 
 // Data is gone for good, so the device's name is typed once more.

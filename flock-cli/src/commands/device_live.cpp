@@ -147,8 +147,8 @@ void show_resources(const bj::value& device) {
 std::string words_of(const bj::value& event) {
   const bj::value& detail = event.at("detail");
   std::string out;
-  for (const char* key : {"reason", "command", "service", "state", "phase", "error_code",
-                          "message", "actor"}) {
+  for (const char* key :
+       {"reason", "command", "service", "state", "phase", "error_code", "message", "actor"}) {
     const std::string value = value_at(detail, key);
     if (!value.empty()) out += (out.empty() ? "" : " ") + value;
   }
@@ -232,8 +232,7 @@ int top(Session& s) {
                                    {"UP", "up"},
                                    {"MEASURED", "at"}});
   const Duration every = parse_duration(s.arguments.value("interval", "2s"));
-  if (every < Duration(1000))
-    throw Error(Code::kInvalidArgument, "--interval must be 1s or more");
+  if (every < Duration(1000)) throw Error(Code::kInvalidArgument, "--interval must be 1s or more");
   const bool once = s.arguments.has("once") || !s.output.terminal || !s.output.is_table();
   for (;;) {
     const bj::value answer = s.client.get("/v1/metrics/latest" + query.text());
@@ -280,7 +279,7 @@ void print_live(const Output& output, const net::SseEvent& event) {
                 (output.terminal && at.size() > 19 ? at.substr(11, 8) : at).c_str(),
                 printable(name.empty() ? rollout : name).c_str(),
                 painted(output,
-                        kind == "online"                                    ? "ONLINE"
+                        kind == "online"                                        ? "ONLINE"
                         : kind == "service_exited" || kind == "clone_suspected" ? "FAILED"
                                                                                 : "",
                         event.event)
@@ -333,9 +332,8 @@ int metrics(Session& s) {
   query.add("names", s.arguments.value("names"));
   query.add("service", s.arguments.value("service"));
   query.add("step", s.arguments.value("step"));
-  const bj::value answer =
-      s.client.get(path_of(s.arguments.word(0, "a device: its name or id")) + "/metrics" +
-                   query.text());
+  const bj::value answer = s.client.get(path_of(s.arguments.word(0, "a device: its name or id")) +
+                                        "/metrics" + query.text());
   const bool raw = s.output.format == Format::kJson || s.output.format == Format::kYaml;
   bj::array rows;
   for (const bj::value& series : answer.at("series").as_array()) {
@@ -367,16 +365,16 @@ int show_device(Session& s) {
   show_head(s, device);
   Group identity("Identity");
   identity.add("id", value_at(device, "id"));
-  identity.add("fleet", value_at(device, "fleet.name") + " (" + value_at(device, "fleet.slug") +
-                            ")");
+  identity.add("fleet",
+               value_at(device, "fleet.name") + " (" + value_at(device, "fleet.slug") + ")");
   identity.add("labels", pairs_at(device, "labels"));
   identity.add("attributes", pairs_at(device, "attributes"));
   identity.add("notes", value_at(device, "notes"));
   const std::string cpus = value_at(device, "hardware.cpus");
-  identity.add("hardware", joined({value_at(device, "hardware.architecture"),
-                                   value_at(device, "hardware.os"),
-                                   cpus.empty() ? "" : cpus + " cpus",
-                                   bytes(device, "hardware.memory_bytes")}));
+  identity.add(
+      "hardware",
+      joined({value_at(device, "hardware.architecture"), value_at(device, "hardware.os"),
+              cpus.empty() ? "" : cpus + " cpus", bytes(device, "hardware.memory_bytes")}));
   identity.add("kernel", value_at(device, "hardware.kernel"));
   identity.add("flockd", value_at(device, "agent_version"));
   identity.add("registered", value_at(device, "registered_at"));

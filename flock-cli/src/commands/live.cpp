@@ -65,7 +65,8 @@ void add_sources(Session& s, Query& query) {
   }
   if (selection.fleet.empty() && !selection.all) selection.fleet = s.client.settings().fleet.value;
   if (selection.empty())
-    throw Error(Code::kInvalidArgument, "missing: a device or a fleet, --fleet, -l, --filter or --all")
+    throw Error(Code::kInvalidArgument,
+                "missing: a device or a fleet, --fleet, -l, --filter or --all")
         .hint(s.arguments.usage());
   if (selection.filter.empty()) {
     query.add("fleet", selection.fleet);

@@ -20,8 +20,8 @@ class Query {
   std::string text_;
 };
 
-// Which devices and fleets are meant: the words, --fleet, -l, --filter, --all, or the default fleet.
-// Throws when none are.
+// Which devices and fleets are meant: the words, --fleet, -l, --filter, --all, or the default
+// fleet. Throws when none are.
 void add_sources(Session& session, Query& query);
 // "10m" is ten minutes ago for the API: "-10m". Anything else as it is.
 std::string instant(const std::string& flag, const std::string& text);

@@ -63,12 +63,12 @@ class Printer {
       std::puts(json_text(item).c_str());
       return;
     }
-    const std::string device = value_at(item, "device.name"),
-                      id = value_at(item, "device.id"), service = value_at(item, "service");
+    const std::string device = value_at(item, "device.name"), id = value_at(item, "device.id"),
+                      service = value_at(item, "service");
     std::string at = value_at(item, "at");
     if (output_.terminal && at.size() > 19) at = at.substr(11, 12);
-    const std::string source = printable(device.empty() ? id : device) +
-                               (service.empty() ? "" : "/" + printable(service));
+    const std::string source =
+        printable(device.empty() ? id : device) + (service.empty() ? "" : "/" + printable(service));
     const std::string head = at + " " + colored(output_, id, source) + "  ";
     if (value_at(item, "kind") == "gap") {
       std::printf("%s%s\n", head.c_str(),
@@ -80,8 +80,8 @@ class Printer {
       const std::size_t end = std::min(text.find('\n', start), text.size());
       const std::string line = line_text(std::string_view(text).substr(start, end - start));
       const bool bad = level == "ERROR" || level == "FATAL";
-      std::printf("%s%s\n", head.c_str(), bad ? painted(output_, "FAILED", line).c_str()
-                                              : line.c_str());
+      std::printf("%s%s\n", head.c_str(),
+                  bad ? painted(output_, "FAILED", line).c_str() : line.c_str());
       start = end + 1;
     }
   }
@@ -174,19 +174,16 @@ Command logs_command() {
           .verbs = {{.name = "",
                      .usage = "DEVICE|FLEET... [-f] [--since TIME] [--grep TEXT] [--service NAME]",
                      .words = {Kind::kDevice},
-                     .flags = std::vector<Flag>{{"follow", "", "go on as they write", 'f'},
-                                                {"since", "TIME",
-                                                 "10m, or 2026-11-24T10:00:00Z: not before"},
-                                                {"until", "TIME", "before this"},
-                                                {"lines", "N",
-                                                 "the newest N; default 100, with --since all",
-                                                 'n'},
-                                                {"grep", "TEXT", "lines with this text"},
-                                                {"service", "NAMES",
-                                                 "of these services, with commas"},
-                                                {"level", "LEVEL",
-                                                 "debug, info, warn, error or fatal: and above"}} +
-                              selection_flags(),
+                     .flags =
+                         std::vector<Flag>{
+                             {"follow", "", "go on as they write", 'f'},
+                             {"since", "TIME", "10m, or 2026-11-24T10:00:00Z: not before"},
+                             {"until", "TIME", "before this"},
+                             {"lines", "N", "the newest N; default 100, with --since all", 'n'},
+                             {"grep", "TEXT", "lines with this text"},
+                             {"service", "NAMES", "of these services, with commas"},
+                             {"level", "LEVEL", "debug, info, warn, error or fatal: and above"}} +
+                         selection_flags(),
                      .run = logs,
                      .repeats = true}},
           .examples = {"flock logs gw-1 -f", "flock logs --fleet edge --since 10m --level warn",

@@ -16,10 +16,10 @@ inline constexpr const char* kCommandsInsert =
     "expires_at) SELECT x.id, $1, x.device_id, $4, $5, $6::text[], $7::integer, $8, "
     "to_timestamp($9::double precision / 1000) FROM unnest($2::uuid[], $3::uuid[]) x(id, "
     "device_id)";
-inline constexpr const char* kCommandsById = FLOCK_COMMAND_COLUMNS
-    "WHERE c.org_id = $1 AND c.id = ANY($2::uuid[]) ORDER BY c.id";
-inline constexpr const char* kCommandGet = FLOCK_COMMAND_COLUMNS
-    "WHERE c.org_id = $1 AND c.device_id = $2 AND c.id = $3";
+inline constexpr const char* kCommandsById =
+    FLOCK_COMMAND_COLUMNS "WHERE c.org_id = $1 AND c.id = ANY($2::uuid[]) ORDER BY c.id";
+inline constexpr const char* kCommandGet =
+    FLOCK_COMMAND_COLUMNS "WHERE c.org_id = $1 AND c.device_id = $2 AND c.id = $3";
 inline constexpr const char* kCommandList = FLOCK_COMMAND_COLUMNS
     "WHERE c.org_id = $1 AND c.device_id = $2 AND ($3 = '' OR c.id < nullif($3, '')::uuid) ORDER "
     "BY c.id DESC LIMIT $4::bigint";

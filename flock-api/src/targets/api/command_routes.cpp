@@ -119,8 +119,8 @@ Task<net::Reply> create_command(Call& call) {
     const auto made = co_await insert(tx, call, command, {id});
     const bj::object answer = command_json(made.rows.at(0));
     net::Reply reply = json_reply(201, answer);
-    reply.response.headers.add(
-        "Location", "/v1/devices/" + id + "/commands/" + made.rows.front().text("id"));
+    reply.response.headers.add("Location",
+                               "/v1/devices/" + id + "/commands/" + made.rows.front().text("id"));
     co_return Change{"device", id, name, std::move(reply), detail_of(command)};
   };
   co_return co_await call.mutate(work, wake(call));
@@ -158,16 +158,17 @@ Task<std::vector<std::string>> find_targets(postgres::Transaction& tx, Call& cal
                                             const Targets& targets) {
   std::vector<std::string> ids = targets.ids;
   if (ids.empty()) {
-    postgres::DevicePage page{targets.filter, domain::parse_order("", postgres::device_fields()),
-                              {}, static_cast<std::int64_t>(kMostTargets) + 1};
+    postgres::DevicePage page{targets.filter,
+                              domain::parse_order("", postgres::device_fields()),
+                              {},
+                              static_cast<std::int64_t>(kMostTargets) + 1};
     const auto statement = postgres::device_page(call.who.org, page, system_clock().now());
     const auto page_rows = co_await tx.query(statement.text.c_str(), statement.params);
     for (const Row& row : page_rows.rows) ids.push_back(row.text("id"));
     if (ids.size() > kMostTargets)
       throw Error(Code::kUnprocessable, "at most 1000 devices at once");
   }
-  const auto found =
-      co_await tx.query(sql::kCommandTargets, Params().text(call.org()).texts(ids));
+  const auto found = co_await tx.query(sql::kCommandTargets, Params().text(call.org()).texts(ids));
   if (!targets.ids.empty() && found.rows.size() != ids.size())
     throw Error(Code::kNotFound, "not all of the devices are there and take commands")
         .with("found_count", std::to_string(found.rows.size()));
@@ -249,8 +250,11 @@ Task<net::Reply> cancel_command(Call& call) {
     if (cancelled.empty())
       throw Error(Code::kConflict, "the command is " + row.text("state") + " already")
           .hint("only what still waits can be cancelled");
-    co_return Change{"device", text_of(device, "id"), text_of(device, "name"),
-                     json_reply(200, command_json(row)), {{"command", id}}};
+    co_return Change{"device",
+                     text_of(device, "id"),
+                     text_of(device, "name"),
+                     json_reply(200, command_json(row)),
+                     {{"command", id}}};
   };
   co_return co_await call.mutate(work);
 }
@@ -264,8 +268,8 @@ void add_command_routes(Context& c) {
         create_command);
   c.add(allowed("getDeviceCommand", "GET", "/v1/devices/{id}/commands/{command}", kReads),
         get_command);
-  c.add(allowed("cancelDeviceCommand", "POST",
-                "/v1/devices/{id}/commands/{command}/actions/cancel", kWrites),
+  c.add(allowed("cancelDeviceCommand", "POST", "/v1/devices/{id}/commands/{command}/actions/cancel",
+                kWrites),
         cancel_command);
   c.add(allowed("commandDevices", "POST", "/v1/devices:command", kWrites), command_devices);
 }

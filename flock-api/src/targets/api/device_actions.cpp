@@ -98,8 +98,7 @@ Task<net::Reply> decommission_device(Call& call) {
   Deed deed{"DECOMMISSIONED"};
   if (reason) deed.detail["reason"] = *reason;
   const auto work = [&](postgres::Transaction& tx) { return change_device(tx, call, deed, act); };
-  co_return co_await call.mutate(work,
-                                 [&] { return see_off(call, id, fleet, "decommissioned"); });
+  co_return co_await call.mutate(work, [&] { return see_off(call, id, fleet, "decommissioned"); });
 }
 
 Task<net::Reply> move_device(Call& call) {

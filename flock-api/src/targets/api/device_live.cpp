@@ -50,9 +50,8 @@ Task<void> add_metrics(Call& call, bj::object& device) {
 
 Task<void> add_connectivity(Call& call, bj::object& device) {
   const std::int64_t now = to_unix_ms(system_clock().now());
-  const auto rows = co_await call.context.parts.time_series
-                        .connectivity(subject_of(call, device), now - kConnectivitySpan.count(),
-                                      now + kFresh.count(), 1);
+  const auto rows = co_await call.context.parts.time_series.connectivity(
+      subject_of(call, device), now - kConnectivitySpan.count(), now + kFresh.count(), 1);
   bj::object& connectivity = device["connectivity"].as_object();
   // The database may know more: what is stored in batches comes a little later.
   if (rows.empty() || rows.back().online != connectivity.at("online").as_bool()) co_return;
@@ -87,8 +86,7 @@ Task<void> add_stored(Call& call, const std::string& device, std::int64_t limit,
     out.push_back(event_of(row.time("at"), row.text("kind"), std::move(detail)));
   }
   const auto commands = co_await call.query(
-      sql::kCommandList,
-      Params().text(call.org()).text(device).text(std::string()).integer(limit));
+      sql::kCommandList, Params().text(call.org()).text(device).text(std::string()).integer(limit));
   for (const Row& row : commands.rows) {
     bj::object detail{{"command_id", row.text("id")},
                       {"command", row.text("kind")},

@@ -115,7 +115,8 @@ TimePoint device_time(std::int64_t unix_ms) {
 
 bj::object exit_json(const device::v1::Exit& exit) {
   static constexpr const char* kBy[] = {"UNKNOWN", "ITSELF", "FLOCK", "OTHERS", "KERNEL"};
-  bj::object out{{"code", exit.code()}, {"by", kBy[exit.by() >= 0 && exit.by() < 5 ? exit.by() : 0]}};
+  bj::object out{{"code", exit.code()},
+                 {"by", kBy[exit.by() >= 0 && exit.by() < 5 ? exit.by() : 0]}};
   if (exit.signal() != 0) out["signal"] = exit.signal();
   if (exit.out_of_memory()) out["out_of_memory"] = true;
   if (exit.at_ms() != 0) out["at"] = to_rfc3339(device_time(exit.at_ms()));
@@ -138,8 +139,7 @@ bj::object reported_json(const device::v1::ReportedState& report) {
                        {"container_id", s.container_id()}};
     if (s.state() == device::v1::ServiceState::EXITED) service["exit_code"] = s.exit_code();
     if (s.state() == device::v1::ServiceState::PULLING) service["pull_percent"] = s.pull_percent();
-    if (s.started_at_ms() != 0)
-      service["started_at"] = to_rfc3339(device_time(s.started_at_ms()));
+    if (s.started_at_ms() != 0) service["started_at"] = to_rfc3339(device_time(s.started_at_ms()));
     if (s.has_last_exit()) service["last_exit"] = exit_json(s.last_exit());
     if (!s.message().empty()) service["message"] = s.message();
     services.push_back(std::move(service));

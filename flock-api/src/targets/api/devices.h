@@ -10,9 +10,8 @@ namespace flock::targets::api {
 
 // What the device says of itself, and what a rollout wants of it: not part of its ETag.
 inline constexpr std::string_view kDevicePassing[] = {
-    "state",         "last_seen_at", "reported",          "desired",
-    "agent_version", "hardware",     "clone_suspected_at",
-    "connectivity",  "metrics"};
+    "state",    "last_seen_at",       "reported",     "desired", "agent_version",
+    "hardware", "clone_suspected_at", "connectivity", "metrics"};
 
 // With the live state, in one round trip for all.
 Task<bj::array> devices_json(Context& context, const postgres::Rows& rows);

@@ -98,8 +98,8 @@ void EventHub::hear(mqtt::Delivery delivery) {
     incoming_.clear();
     overrun_ = true;
   }
-  incoming_.push_back({delivery.message.topic.substr(kPrefix.size()),
-                       std::move(delivery.message.payload)});
+  incoming_.push_back(
+      {delivery.message.topic.substr(kPrefix.size()), std::move(delivery.message.payload)});
   arrival_.set();
 }
 
@@ -179,8 +179,13 @@ Task<void> EventHub::take(std::deque<Incoming> batch) {
     data[event.is_rollout() ? "rollout" : "device"] = std::move(named);
     if (!place->second.fleet.empty()) data["fleet_id"] = place->second.fleet;
     for (auto& [key, value] : event.detail) data[key] = std::move(value);
-    append({0, std::move(event.org), place->second.fleet, std::move(event.subject),
-            std::move(event.type), bj::serialize(data), {}});
+    append({0,
+            std::move(event.org),
+            place->second.fleet,
+            std::move(event.subject),
+            std::move(event.type),
+            bj::serialize(data),
+            {}});
   }
 }
 
@@ -196,8 +201,7 @@ Task<void> EventHub::find_places(const std::vector<Heard>& batch) {
   }
   const auto look = [&](const char* statement, const std::vector<std::string>& ids) -> Task<void> {
     if (ids.empty()) co_return;
-    const auto rows =
-        co_await parts_.db.query(Scope::system(), statement, Params().texts(ids));
+    const auto rows = co_await parts_.db.query(Scope::system(), statement, Params().texts(ids));
     for (const Row& row : rows.rows)
       places_[row.text("id")] = {row.optional_text("fleet_id").value_or(""),
                                  row.optional_text("name").value_or(""), now + kPlaceTime};

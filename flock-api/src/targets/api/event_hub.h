@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens to devices and rollouts, as the internal bus tells it: the recent past in a ring, and
-// those who follow it. Each replica of the API hears everything and keeps its own ring.
+// What happens to devices and rollouts, as the internal bus tells it: the recent past in a ring,
+// and those who follow it. Each replica of the API hears everything and keeps its own ring.
 #pragma once
 
 #include <boost/json/fwd.hpp>

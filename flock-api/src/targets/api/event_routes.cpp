@@ -73,9 +73,9 @@ Task<net::Reply> stream_events(Call& call) {
   interest.fleets = co_await find_fleets(call, read_list(call.request, "fleet", kMostNames));
   interest.devices = co_await find_device_ids(call, read_list(call.request, "device", kMostNames));
   if (!interest.devices.empty()) interest.wants_rollouts = false;
-  co_return stream_reply(
-      call, std::make_shared<ResourceStream>(call.context.events, std::move(interest),
-                                             last_event_id(call.request)));
+  co_return stream_reply(call,
+                         std::make_shared<ResourceStream>(call.context.events, std::move(interest),
+                                                          last_event_id(call.request)));
 }
 
 }  // namespace

@@ -61,8 +61,8 @@ TEST(Follows, AreResumedByAnIdOfTheirs) {
   ASSERT_NE(resumed, nullptr);
   EXPECT_FALSE(resumed->delivered.add(row(1), 1));
   EXPECT_EQ(follows.resume(Follows::parse("x.1.5000"), "c", 2000), nullptr);
-  for (const char* wrong : {"", "a", "a.1", "a.1.", "a..1", "a.1.2.3", "a.-1.2", "a.1.-2",
-                            "a.99999999999999999999.1"})
+  for (const char* wrong :
+       {"", "a", "a.1", "a.1.", "a..1", "a.1.2.3", "a.-1.2", "a.1.-2", "a.99999999999999999999.1"})
     EXPECT_THROW(Follows::parse(wrong), Error) << wrong;
 }
 

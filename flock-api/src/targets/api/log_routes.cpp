@@ -33,14 +33,14 @@ using Names = std::unordered_map<std::string, std::string>;
 
 bj::object row_json(const stores::LogRow& row, const Names& names) {
   const auto name = names.find(row.origin.device);
-  bj::object out{{"kind", row.gap == 0 ? "line" : "gap"},
-                 {"at", to_rfc3339(device_time(row.at_ms))},
-                 {"device",
-                  {{"id", row.origin.device}, {"name", name == names.end() ? "" : name->second}}},
-                 {"service", row.origin.service},
-                 {"epoch", row.epoch},
-                 {"number", row.number},
-                 {"received_at", to_rfc3339(device_time(row.received_ms))}};
+  bj::object out{
+      {"kind", row.gap == 0 ? "line" : "gap"},
+      {"at", to_rfc3339(device_time(row.at_ms))},
+      {"device", {{"id", row.origin.device}, {"name", name == names.end() ? "" : name->second}}},
+      {"service", row.origin.service},
+      {"epoch", row.epoch},
+      {"number", row.number},
+      {"received_at", to_rfc3339(device_time(row.received_ms))}};
   if (row.gap != 0) {
     out["count"] = row.count;
     out["reason"] = name_of(kGaps, row.gap);
@@ -69,8 +69,7 @@ Task<stores::LogQuery> read_query(Call& call) {
   query.subject = co_await read_subject(call);
   query.min_level = read_level(call.request);
   query.contains = call.request.query("contains").value_or("");
-  if (query.contains.size() > kLongestText)
-    throw parameter_fault("contains", "at most 1000 bytes");
+  if (query.contains.size() > kLongestText) throw parameter_fault("contains", "at most 1000 bytes");
   co_return query;
 }
 
@@ -93,8 +92,11 @@ struct LogToken {
 };
 
 std::string question_of(const stores::LogQuery& query) {
-  bj::array lists{bj::value_from(query.subject.fleets), bj::value_from(query.subject.devices),
-                  bj::value_from(query.subject.services), query.min_level, query.contains,
+  bj::array lists{bj::value_from(query.subject.fleets),
+                  bj::value_from(query.subject.devices),
+                  bj::value_from(query.subject.services),
+                  query.min_level,
+                  query.contains,
                   query.newest_first};
   return to_hex(crypto::sha256(bj::serialize(lists))).substr(0, 16);
 }
@@ -145,13 +147,13 @@ Task<net::Reply> answer_logs(Call& call, stores::LogQuery query) {
   bj::array items;
   for (const auto& row : page.rows) items.push_back(row_json(row, names));
   token.after = page.next;
-  co_return json_reply(200, bj::object{{"items", std::move(items)},
-                                       {"next_page_token", write_token(token, query)}});
+  co_return json_reply(
+      200, bj::object{{"items", std::move(items)}, {"next_page_token", write_token(token, query)}});
 }
 
 constexpr std::initializer_list<std::string_view> kPageParameters = {
-    "fleet", "device", "service", "level", "contains", "from", "to", "order", "page_size",
-    "page_token"};
+    "fleet", "device", "service", "level",     "contains",
+    "from",  "to",     "order",   "page_size", "page_token"};
 
 Task<net::Reply> list_logs(Call& call) {
   allow_query(call.request, kPageParameters);

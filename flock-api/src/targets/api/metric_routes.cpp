@@ -129,8 +129,8 @@ Task<net::Reply> latest_metrics(Call& call) {
     item["metrics"] = latest_json(own);
     items.push_back(std::move(item));
   }
-  co_return json_reply(200, bj::object{{"items", std::move(items)},
-                                       {"truncated", points.size() >= kMostRows}});
+  co_return json_reply(
+      200, bj::object{{"items", std::move(items)}, {"truncated", points.size() >= kMostRows}});
 }
 
 }  // namespace

@@ -94,8 +94,7 @@ Task<std::unordered_map<std::string, std::string>> device_names(Call& call,
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   if (ids.empty()) co_return names;
-  const auto rows =
-      co_await call.query(sql::kDeviceNames, Params().text(call.org()).texts(ids));
+  const auto rows = co_await call.query(sql::kDeviceNames, Params().text(call.org()).texts(ids));
   for (const Row& row : rows.rows) names[row.text("id")] = row.text("name");
   co_return names;
 }

@@ -18,15 +18,14 @@ TimePoint read_instant(const net::Request& request, std::string_view name, TimeP
 struct TimeRange {
   TimePoint from, to;
 };
-// ?from= and ?to=; `span` before now and now when they are absent. Throws when it is empty or longer
-// than `most`.
+// ?from= and ?to=; `span` before now and now when they are absent. Throws when it is empty or
+// longer than `most`.
 TimeRange read_range(const net::Request& request, Duration span, Duration most);
 Error parameter_fault(std::string_view name, std::string detail);
 
-// The ids of devices named by id or name that the caller sees; kNotFound names the first that is not
-// there.
+// The ids of devices named by id or name that the caller sees; kNotFound names the first that is
+// not there.
 Task<std::vector<std::string>> find_device_ids(Call& call, std::vector<std::string> names);
-
 
 // Whose rows of the time series: ?fleet=, ?device= and ?service=, within what the caller sees. Rows
 // belong to the fleet that the device was in when it sent them.

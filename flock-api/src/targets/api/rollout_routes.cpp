@@ -349,8 +349,7 @@ class RolloutStream final : public EventSource {
 Task<net::Reply> stream_rollout(Call& call) {
   const std::string id = call.parameter("id");
   co_await find_rollout(call.context, call.scope(), id);  // a problem before the first byte
-  co_return stream_reply(
-      call, std::make_shared<RolloutStream>(call.context, call.scope(), id));
+  co_return stream_reply(call, std::make_shared<RolloutStream>(call.context, call.scope(), id));
 }
 
 }  // namespace

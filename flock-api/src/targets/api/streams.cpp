@@ -77,8 +77,8 @@ Task<void> run(std::shared_ptr<Stream> stream, net::BodyWriter& out) {
     if (over) co_return;
     if (steady_now() - looked < kLookAgain) continue;
     looked = steady_now();
-    const auto reason = co_await refusal(stream->context, stream->operation, stream->request,
-                                         stream->who);
+    const auto reason =
+        co_await refusal(stream->context, stream->operation, stream->request, stream->who);
     if (!reason) continue;
     co_await out.write(stream->source->goodbye(*reason));
     co_return;
@@ -105,8 +105,7 @@ net::Reply stream_reply(Call& call, std::shared_ptr<EventSource> source) {
 std::optional<std::string> last_event_id(const net::Request& request) {
   const auto id = request.headers.get("Last-Event-ID");
   if (!id || id->empty()) return std::nullopt;
-  if (id->size() > 512)
-    throw Error(Code::kInvalidArgument, "Last-Event-ID is not one of ours");
+  if (id->size() > 512) throw Error(Code::kInvalidArgument, "Last-Event-ID is not one of ours");
   return std::string(*id);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the routes of server-sent events share: the line is kept alive, the caller is looked at again
-// while it lasts, and nobody holds more than some of them.
+// What the routes of server-sent events share: the line is kept alive, the caller is looked at
+// again while it lasts, and nobody holds more than some of them.
 #pragma once
 
 #include "targets/api/call.h"
