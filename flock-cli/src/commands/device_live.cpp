@@ -63,7 +63,7 @@ class Group {
   void add(const std::string& name, const std::string& value) {
     if (value.empty()) return;
     if (!std::exchange(begun_, true)) std::printf("\n%s\n", head_.c_str());
-    std::printf("  %-12s%s\n", name.c_str(), printable(value).c_str());
+    std::printf("  %-10s  %s\n", name.c_str(), printable(value).c_str());
   }
 
  private:
