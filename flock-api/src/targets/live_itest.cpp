@@ -303,6 +303,41 @@ TEST_F(Logs, AreFollowedFromTheTailOn) {
   });
 }
 
+TEST_F(Logs, AreFollowedAndSearchedInClickHouse) {
+  const auto options = stack->clickhouse();
+  if (!options) GTEST_SKIP() << "ClickHouse is not installed";
+  flock::testing::run_task(
+      [&]() -> Task<void> {
+        const Executor executor = co_await asio::this_coro::executor;
+        Site s(executor, *stack);
+        s.backend.time_series = stores::make_clickhouse_time_series(executor, *options);
+        co_await s.open();
+        co_await stop_after(s.backend, [](Site& site) -> Task<void> {
+          const std::string path = "/v1/logs:follow?device=in-edge&tail=2";
+          co_await site.write(
+              {site.line("edge", 1, "a"), site.line("edge", 2, "b"), site.line("edge", 3, "c")});
+          SseListener first(site.backend, site.api.token, path);
+          co_await first.connected();
+          co_await site.write({site.line("edge", 4, "d")});
+          co_await first.until_count(3);
+          EXPECT_EQ(numbers(first), (std::vector<std::int64_t>{2, 3, 4}));
+          co_await first.stop();
+          co_await site.write({site.line("edge", 5, "e"), site.line("north", 1, "x")});
+          SseListener second(site.backend, site.api.token, path, first.events[1].id);
+          co_await second.until_count(2);
+          EXPECT_EQ(numbers(second), (std::vector<std::int64_t>{4, 5}));
+          co_await second.stop();
+          const bj::value found =
+              co_await site.api.call("GET", "/v1/logs?contains=e&service=web&order=asc");
+          EXPECT_EQ(found.at("items").as_array().size(), 1u) << site.api.last.body;
+          co_await site.measure("edge", "cpu_ratio", now_ms(), 0.5);
+          const bj::value shown = co_await site.api.call("GET", "/v1/devices/in-edge");
+          EXPECT_EQ(shown.at_pointer("/metrics/host/cpu_ratio"), 0.5);
+        }(s));
+      },
+      Duration(60'000));
+}
+
 TEST_F(Logs, AreFollowedOverBreaksWithoutLossOrRepeats) {
   on_site([](Site& s) -> Task<void> {
     std::vector<std::int64_t> heard;
