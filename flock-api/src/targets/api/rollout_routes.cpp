@@ -13,6 +13,7 @@ namespace {
 // What the scheduler moves by itself.
 constexpr std::string_view kPassing[] = {"state", "reason", "counts", "rollout_id", "ended_at"};
 constexpr Duration kLookAnyway{5000};  // a change is told on the bus; the broker may be away
+constexpr Duration kLookApart{200};    // a rollout of many devices changes all the time
 constexpr std::size_t kStreamPage = 1000;
 
 bj::object deployment_json(const Row& row) {
@@ -274,15 +275,18 @@ class RolloutStream final : public EventSource {
 
   Task<std::string> next(Duration limit, bool& over) override {
     const SteadyPoint now = std::chrono::steady_clock::now();
-    if (!stale_ && now < look_at_) {
+    if (!stale_ && now < looked_ + kLookAnyway) {
       const auto events = co_await follower_.next(limit);
       for (const ResourceEvent& event : events)
         stale_ = stale_ || event.subject == id_ || event.type == "gap";
       if (!stale_) co_return "";
     }
+    const Duration since =
+        std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - looked_);
+    if (since < kLookApart) co_await sleep_for(kLookApart - since);
     try {
       stale_ = false;
-      look_at_ = now + kLookAnyway;
+      looked_ = std::chrono::steady_clock::now();
       co_return co_await changes(over);
     } catch (const Error& error) {
       if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
@@ -343,7 +347,7 @@ class RolloutStream final : public EventSource {
   std::int64_t sequence_ = 0;
   EventHub::Follower follower_;
   bool stale_ = true;
-  SteadyPoint look_at_;
+  SteadyPoint looked_;
 };
 
 Task<net::Reply> stream_rollout(Call& call) {
