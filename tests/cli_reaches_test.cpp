@@ -22,7 +22,7 @@ const std::map<std::string, std::string> kNotForPeople = {
     {"getKeys", "brokers and registries read it"},
     {"getOpenApi", "for programs; flock api prints it"},
     {"getOrganization", "flock orgs ls shows as much"},
-    {"renameOrganization", "flock api until there is a command"},
+    {"changeOrganization", "flock api until there is a command"},
     {"listDeviceLogs", "flock logs DEVICE reads /v1/logs"},
     {"getApiKey", "flock tokens ls shows as much"},
     {"getAuditHead", "flock audit export ends with it"},

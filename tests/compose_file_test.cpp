@@ -77,7 +77,8 @@ class ComposeFile : public ::testing::Test {
 
 TEST_F(ComposeFile, HasOnlyKeysOfTheSpecification) {
   expect_known(file, {"name", "services", "volumes"}, "file");
-  for (const char* name : {"postgres", "mosquitto", "valkey", "clickhouse", "registry", "flock-api"})
+  for (const char* name :
+       {"postgres", "mosquitto", "valkey", "clickhouse", "registry", "flock-api"})
     EXPECT_TRUE(services[name]) << name;
   for (const auto& item : services) {
     const auto name = item.first.as<std::string>();
@@ -162,15 +163,16 @@ TEST_F(ComposeFile, FlockApiTakesItsConfiguration) {
   const fs::path path = kFolder / "compose" / "flock-api.yaml";
   testing::run_program({FLOCK_API, "--config", path.string(), "--check-config"});
   const YAML::Node config = YAML::Load(content(path));
-  for (const char* at : {"postgres:5432", "mosquitto:8883", "registry:5000", "valkey:6379",
-                         "clickhouse:8123"}) {
+  for (const char* at :
+       {"postgres:5432", "mosquitto:8883", "registry:5000", "valkey:6379", "clickhouse:8123"}) {
     const std::string host = at;
     EXPECT_NE(content(path).find(host), std::string::npos) << host;
     EXPECT_TRUE(services[host.substr(0, host.find(':'))]) << host;
   }
   for (const auto& [section, key] :
-       {std::pair{"postgres", "password_file"}, std::pair{"clickhouse", "password_file"}, std::pair{"mqtt", "password_file"},
-        std::pair{"mqtt", "ca_file"}, std::pair{"keys", "directory"}}) {
+       {std::pair{"postgres", "password_file"}, std::pair{"clickhouse", "password_file"},
+        std::pair{"mqtt", "password_file"}, std::pair{"mqtt", "ca_file"},
+        std::pair{"keys", "directory"}}) {
     const auto file_path = config[section][key].as<std::string>();
     EXPECT_TRUE(sees("flock-api", file_path)) << file_path;
     EXPECT_TRUE(sees("setup", file_path)) << file_path;

@@ -87,8 +87,9 @@ struct HttpClient::Impl {
   Task<Response> run(Exchange exchange) {
     ConnectionPtr connection = take_idle(exchange.origin);
     if (connection) {
-      const bool idempotent = options.repeatable || exchange.method == "GET" || exchange.method == "HEAD" ||
-                              exchange.method == "PUT" || exchange.method == "DELETE";
+      const bool idempotent = options.repeatable || exchange.method == "GET" ||
+                              exchange.method == "HEAD" || exchange.method == "PUT" ||
+                              exchange.method == "DELETE";
       bool answered = false, stale = false;
       std::optional<Response> response;
       try {

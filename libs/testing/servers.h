@@ -3,6 +3,7 @@
 // program fails the test when FLOCK_REQUIRE_SERVICES=1 and skips it otherwise (require()).
 #pragma once
 
+#include <csignal>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,10 @@ class Server {
   virtual void start() = 0;
   void stop() { process_.stop(); }
   void kill9() { process_.stop(9); }
+  void pause() { process_.signal(SIGSTOP); }
+  void resume() { process_.signal(SIGCONT); }
   int port() const noexcept { return port_; }
+  pid_t pid() const noexcept { return process_.pid(); }
   std::string log() const { return dir_.file("log"); }
 
  protected:

@@ -264,10 +264,17 @@ class TargetThread {
   }
   // By itself: a server that hangs must not make the others look older than they are.
   Task<void> watch_time_series(stores::TimeSeries& time_series) {
-    for (;;) {
-      health_.time_series = co_await answers([&]() -> Task<void> {
+    for (bool told = false;;) {
+      try {
         co_await with_deadline(time_series.ping(), Duration(2000), "ClickHouse");
-      });
+        health_.time_series = true;
+        told = false;
+      } catch (const Error& error) {
+        if (error.code() == Code::kCancelled) throw;
+        health_.time_series = false;
+        if (!told) log::warn("no time series for now", error);
+        told = true;
+      }
       co_await sleep_for(Duration(health_.time_series ? 2000 : 500));
     }
   }
@@ -374,8 +381,7 @@ class Admin {
     gauge("flock_live_state_up",
           "1 when the target's last question to the live state was answered.",
           [](const Health& h) { return h.live_state.load(); });
-    gauge("flock_time_series_up",
-          "1 when the target's last question to ClickHouse was answered.",
+    gauge("flock_time_series_up", "1 when the target's last question to ClickHouse was answered.",
           [](const Health& h) { return h.time_series.load(); });
     return text;
   }

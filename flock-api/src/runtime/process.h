@@ -16,7 +16,7 @@ struct TargetEntry {
   std::string_view name;
   std::string_view does;
   std::unique_ptr<targets::Target> (*make)(targets::Parts);
-  bool seals = false;  // stores secrets, so it is given the keys to seal and open them
+  bool seals = false;        // stores secrets, so it is given the keys to seal and open them
   bool time_series = false;  // is told to be worse off while they are away, not unready
 };
 const std::vector<TargetEntry>& known_targets();

@@ -287,6 +287,27 @@ TEST_F(Process, EndsARequestThatOutlivesTheShutdownTimeout) {
       Duration(30'000));
 }
 
+TEST_F(Process, WithoutClickHouseItSaysSoAndWorks) {
+  const std::string address = "127.0.0.1:" + std::to_string(free_port());
+  const auto program =
+      stack->start({"--clickhouse.kind=clickhouse", "--clickhouse.url=http://" + address});
+  run_task(
+      [&]() -> Task<void> {
+        net::HttpClient http(co_await asio::this_coro::executor, {});
+        co_await until_ready(http, *stack);
+        const net::Response readiness = co_await ask(http, stack->admin_url("/readyz?verbose=1"));
+        EXPECT_EQ(readiness.status, 200);
+        for (const char* line : {"[-] api time series", "[-] ingester time series"})
+          EXPECT_NE(readiness.body.find(line), std::string::npos) << readiness.body;
+        const net::Response metrics = co_await ask(http, stack->admin_url("/metrics"));
+        EXPECT_NE(metrics.body.find("flock_time_series_up{target=\"api\"} 0"), std::string::npos);
+      },
+      Duration(20'000));
+  program->signal(SIGTERM);
+  EXPECT_EQ(program->wait(10), 0) << program->output();
+  EXPECT_NE(program->output().find("no time series for now"), std::string::npos);
+}
+
 TEST_F(Process, WaitsForStoresAndStopsWhileItWaits) {
   stack->postgres.kill9();
   const auto waiting = stack->start();

@@ -36,7 +36,7 @@ constexpr Expected kExpected[] = {
     {"createOrganization", "signed_in", ""},
     {"acceptInvitation", "signed_in", ""},
     {"getOrganization", "viewer", "organization:read"},
-    {"renameOrganization", "admin", "organization:write", false},
+    {"changeOrganization", "admin", "organization:write", false},
     {"listMembers", "viewer", "members:read", false},
     {"changeMember", "admin", "members:write", false},
     {"removeMember", "admin", "members:write", false},

@@ -58,8 +58,7 @@ void Settings::bind(config::Schema& schema) {
   schema.add("clickhouse.password_file", clickhouse_password_file, "file with the password");
   schema.add("clickhouse.ca_file", clickhouse_ca_file, "PEM; https: instead of the system's roots");
   schema.add("retention.telemetry_days", retention_telemetry_days,
-             "how long metrics, connectivity and updates are kept", 1,
-             stores::kMaxRetentionDays);
+             "how long metrics, connectivity and updates are kept", 1, stores::kMaxRetentionDays);
   schema.add("retention.logs_days", retention_logs_days, "how long container logs are kept", 1,
              stores::kMaxRetentionDays);
   schema.add("mqtt.url", mqtt_url, "the broker as the targets reach it");

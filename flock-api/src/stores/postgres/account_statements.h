@@ -17,7 +17,8 @@ inline constexpr const char* kMembershipsOfUser =
 
 // --- Organizations
 inline constexpr const char* kOrganizationGet =
-    "SELECT id, name, slug, flock_ms(created_at) AS created_at FROM organizations WHERE id = $1";
+    "SELECT id, name, slug, flock_ms(created_at) AS created_at, telemetry_retention_days, "
+    "logs_retention_days FROM organizations WHERE id = $1";
 inline constexpr const char* kOrganizationRename =
     "UPDATE organizations SET name = $2 WHERE id = $1";
 // --- Members

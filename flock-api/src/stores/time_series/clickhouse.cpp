@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "async/deadline.h"
+#include "async/loop.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -22,6 +23,9 @@ namespace {
 using namespace clickhouse;  // NOLINT(google-build-using-namespace): the statements
 
 constexpr std::size_t kInsertBytes = 16 << 20, kAnswerBytes = 256 << 20;
+// How long a deletion waits for the one before it; after that, until somebody asks again.
+constexpr Duration kDeletionPause{500};
+constexpr int kDeletionRounds = 120;
 constexpr Duration kGrace{2000};  // for the server to end what took too long, and to say so
 constexpr int kModern = 21;       // from this version on: LowCardinality, CODEC and TTL
 
@@ -47,7 +51,7 @@ int exception_code(const net::Response& answer) {
   constexpr std::string_view kStart = "Code: ";
   int code = 0;
   const std::size_t at = answer.body.find(kStart);
-  if (at == std::string::npos || at > 64) return 0;
+  if (at > 64) return 0;  // nowhere, or in some text
   const char* const first = answer.body.data() + at + kStart.size();
   std::from_chars(first, answer.body.data() + answer.body.size(), code);
   return code;
@@ -66,7 +70,8 @@ Error refused(const net::Response& answer) {
   switch (exception_code(answer)) {
     case kTimeoutExceeded:
     case kTooSlow:
-      return error(Code::kTimeout, "the question takes too long; ask for less time or less devices");
+      return error(Code::kTimeout,
+                   "the question takes too long; ask for less time or less devices");
     case kTooManyRows:
     case kMemoryLimit:
     case kTooManyBytes:
@@ -126,13 +131,15 @@ Statement metrics(Sql start, const MetricQuery& query) {
   Statement sql(start);
   narrow(sql, query.subject);
   within(sql, bounded(query.from_ms, query.to_ms));
-  if (!query.subject.services.empty()) sql.add(kInServices).list("services", query.subject.services);
+  if (!query.subject.services.empty())
+    sql.add(kInServices).list("services", query.subject.services);
   if (!query.names.empty()) sql.add(kInNames).list("names", query.names);
   return sql;
 }
 
 Statement& filter(Statement& sql, const LogQuery& query) {
-  if (!query.subject.services.empty()) sql.add(kInServices).list("services", query.subject.services);
+  if (!query.subject.services.empty())
+    sql.add(kInServices).list("services", query.subject.services);
   if (query.min_level > 0) sql.add(kOfLevel).number("level", query.min_level);
   if (!query.contains.empty()) sql.add(kContaining).text("contains", query.contains);
   return sql;
@@ -360,8 +367,9 @@ class ClickHouseTimeSeries final : public TimeSeries {
     const auto seconds = std::max<std::int64_t>((options_.query_time.count() + 999) / 1000, 1);
     return "&readonly=2&wait_end_of_query=1&max_query_size=16777216&max_ast_elements=1000000"
            "&max_expanded_ast_elements=1000000&result_overflow_mode=throw&max_result_bytes=" +
-           std::to_string(kAnswerBytes / 2) + "&max_memory_usage=2000000000&max_execution_time=" +
-           std::to_string(seconds) + "&max_rows_to_read=" + std::to_string(options_.query_rows);
+           std::to_string(kAnswerBytes / 2) +
+           "&max_memory_usage=2000000000&max_execution_time=" + std::to_string(seconds) +
+           "&max_rows_to_read=" + std::to_string(options_.query_rows);
   }
 
   Task<net::Response> send(const std::string& parameters, std::string body) {
@@ -370,8 +378,8 @@ class ClickHouseTimeSeries final : public TimeSeries {
 
   std::string in_database() const { return "database=" + options_.database; }
 
-  // The schema is made when it is first needed, and again when somebody took it away. `body` lives in
-  // the caller: rows are not copied for an attempt that may never come.
+  // The schema is made when it is first needed, and again when somebody took it away. `body` lives
+  // in the caller: rows are not copied for an attempt that may never come.
   Task<std::string> run(std::string parameters, const std::string& body) {
     for (int attempt = 0;; ++attempt) {
       co_await make_schema();
@@ -449,11 +457,16 @@ class ClickHouseTimeSeries final : public TimeSeries {
     }
     Statement any(kAnyOld), deleting(kDeleting), erase(kDelete);
     any.name("name", table).number("before", before).list("orgs", orgs);
-    if ((co_await ask(std::move(any))).empty()) co_return;
     deleting.text("database", options_.database).text("table", table);
-    if (!(co_await ask(std::move(deleting))).empty()) co_return;
     erase.name("name", table).number("before", before).list("orgs", orgs);
-    co_await order(std::move(erase));
+    for (int round = 0; round < kDeletionRounds; ++round) {
+      if ((co_await ask(any)).empty()) co_return;
+      if ((co_await ask(deleting)).empty()) {
+        co_await order(std::move(erase));
+        co_return;
+      }
+      co_await sleep_for(kDeletionPause);
+    }
   }
 
   Task<void> drop_partitions(std::string table, std::int64_t before) {

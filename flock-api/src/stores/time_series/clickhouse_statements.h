@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Private to clickhouse.cpp: every statement. {places} are filled by sql.h. What Debian's 18.16 knows
-// is the base; parts that newer servers know besides have places of their own: {low}, {time}, {value},
-// {lines}, {keep}.
+// Private to clickhouse.cpp: every statement. {places} are filled by sql.h. What Debian's 18.16
+// knows is the base; parts that newer servers know besides have places of their own: {low}, {time},
+// {value}, {lines}, {keep}.
 #pragma once
 
 #include "stores/time_series/sql.h"
@@ -11,32 +11,34 @@ namespace flock::stores::clickhouse {
 inline constexpr Sql kVersion = "SELECT version() FORMAT RowBinary";
 inline constexpr Sql kCreateDatabase = "CREATE DATABASE IF NOT EXISTS {database}";
 
-// `day`: filed_day(). Of rows with the same sorting key one is kept when parts are merged; until then
-// questions count them once.
+// `day`: filed_day(). Of rows with the same sorting key one is kept when parts are merged; until
+// then questions count them once. ignore() is always 0: it makes the server note for each part
+// which times lie in it, so that who asks for the last minutes, or follows a log, reads new parts
+// only.
 inline constexpr Sql kCreateMetrics =
     "CREATE TABLE IF NOT EXISTS metrics (org {low}, fleet {low}, device String, service {low},"
     " name {low}, day UInt32, at_ms Int64 {time}, value Float64 {value})"
-    " ENGINE = ReplacingMergeTree PARTITION BY day"
+    " ENGINE = ReplacingMergeTree PARTITION BY (day, ignore(at_ms))"
     " ORDER BY (org, name, device, service, at_ms) {keep}";
 // The hour comes first, so that one device's lines of a day and all lines of an hour are both near
-// together. The division is always 0: it makes the server note for each part which received_ms lie in
-// it, so that whoever follows the log reads new parts only.
+// together.
 inline constexpr Sql kCreateLogs =
     "CREATE TABLE IF NOT EXISTS logs (org {low}, fleet {low}, device String, service {low},"
     " day UInt32, hour Int64 {time}, epoch Int64 {time}, number Int64 {time}, at_ms Int64 {time},"
     " received_ms Int64 {time}, source UInt8, level UInt8, gap UInt8, truncated UInt8, count Int64,"
     " text String {lines})"
-    " ENGINE = ReplacingMergeTree PARTITION BY (day, intDiv(received_ms, 1000000000000000))"
+    " ENGINE = ReplacingMergeTree PARTITION BY (day, ignore(at_ms, received_ms))"
     " ORDER BY (org, hour, device, service, at_ms, epoch, number, gap) {keep}";
 inline constexpr Sql kCreateConnectivity =
     "CREATE TABLE IF NOT EXISTS connectivity (org {low}, fleet {low}, device String, day UInt32,"
     " at_ms Int64 {time}, online UInt8, reason String)"
-    " ENGINE = ReplacingMergeTree PARTITION BY day ORDER BY (org, device, at_ms, online) {keep}";
+    " ENGINE = ReplacingMergeTree PARTITION BY (day, ignore(at_ms))"
+    " ORDER BY (org, device, at_ms, online) {keep}";
 inline constexpr Sql kCreateUpdates =
     "CREATE TABLE IF NOT EXISTS updates (org {low}, fleet {low}, device String, rollout String,"
     " release String, day UInt32, at_ms Int64 {time}, phase {low}, error_code {low}, detail String)"
-    " ENGINE = ReplacingMergeTree PARTITION BY day ORDER BY (org, device, at_ms, rollout, phase)"
-    " {keep}";
+    " ENGINE = ReplacingMergeTree PARTITION BY (day, ignore(at_ms))"
+    " ORDER BY (org, device, at_ms, rollout, phase) {keep}";
 // The limit of a TTL is the longest time that may be configured: retention itself is services/
 // retention.h on every version.
 inline constexpr Sql kModernKeep =
@@ -82,7 +84,8 @@ inline constexpr Sql kLatestEnd =
     " FORMAT RowBinary";
 
 inline constexpr Sql kRange =
-    "SELECT device, service, name, toInt64(intDiv(at_ms, {step}) * {step}) AS bucket, min(v), max(v),"
+    "SELECT device, service, name, toInt64(intDiv(at_ms, {step}) * {step}) AS bucket, min(v), "
+    "max(v),"
     " avg(v), toInt64(count()) FROM (SELECT device, service, name, at_ms, any(value) AS v"
     " FROM metrics WHERE";
 inline constexpr Sql kRangeEnd =
@@ -90,7 +93,8 @@ inline constexpr Sql kRangeEnd =
     " ORDER BY device, service, name, bucket LIMIT {limit} FORMAT RowBinary";
 
 inline constexpr Sql kLogs =
-    "SELECT fleet, device, service, epoch, number, at_ms, received_ms, source, level, gap, truncated,"
+    "SELECT fleet, device, service, epoch, number, at_ms, received_ms, source, level, gap, "
+    "truncated,"
     " count, text FROM logs WHERE";
 inline constexpr Sql kOldestFirst =
     " ORDER BY at_ms, device, service, epoch, number, gap"
@@ -121,12 +125,13 @@ inline constexpr Sql kOldPartitions =
 inline constexpr Sql kDropPartition = "ALTER TABLE {name} DROP PARTITION ID {partition}";
 // A deletion rewrites what it touches: none is asked for without need, nor twice.
 inline constexpr Sql kAnyOld =
-    "SELECT toUInt8(1) FROM {name} WHERE day % 100000 < {before} AND org IN ({orgs}) LIMIT 1"
-    " FORMAT RowBinary";
+    "SELECT toUInt8(1) FROM {name} WHERE org IN ({orgs})"
+    " AND (day < {before} OR (day >= 100000 AND day < 100000 + {before})) LIMIT 1 FORMAT RowBinary";
 inline constexpr Sql kDeleting =
     "SELECT toUInt8(1) FROM system.mutations WHERE database = {database} AND table = {table}"
     " AND NOT is_done LIMIT 1 FORMAT RowBinary";
 inline constexpr Sql kDelete =
-    "ALTER TABLE {name} DELETE WHERE day % 100000 < {before} AND org IN ({orgs})";
+    "ALTER TABLE {name} DELETE WHERE org IN ({orgs})"
+    " AND (day < {before} OR (day >= 100000 AND day < 100000 + {before}))";
 
 }  // namespace flock::stores::clickhouse

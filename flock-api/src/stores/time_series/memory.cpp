@@ -110,7 +110,7 @@ class MemoryTimeSeries final : public TimeSeries {
     if (query.to_ms == 0) query.to_ms = INT64_MAX;
     std::map<Strings, MetricPoint> found;  // in time's order, so the last one stays
     each(query, [&](const MetricRow& row) {
-      found[series(row)] = {row.origin.device, row.origin.service, row.name, row.at_ms,
+      found[series(row)] = {row.origin.device, row.origin.service, row.name,  row.at_ms,
                             row.value,         row.value,          row.value, 1};
     });
     co_return first(found, query.limit);
@@ -124,8 +124,8 @@ class MemoryTimeSeries final : public TimeSeries {
     each(query, [&](const MetricRow& row) {
       const std::int64_t bucket = row.at_ms / step * step;
       const auto [at, fresh] = found.try_emplace(
-          {series(row), bucket}, MetricPoint{row.origin.device, row.origin.service, row.name, bucket,
-                                             row.value, row.value, 0, 0});
+          {series(row), bucket}, MetricPoint{row.origin.device, row.origin.service, row.name,
+                                             bucket, row.value, row.value, 0, 0});
       MetricPoint& point = at->second;
       point.min = std::min(point.min, row.value);
       point.max = std::max(point.max, row.value);
@@ -169,7 +169,8 @@ class MemoryTimeSeries final : public TimeSeries {
     const std::lock_guard lock(mutex_);
     std::vector<LogRow> out;
     for (const auto& [key, filed] : logs_.rows()) {
-      if (filed.row.received_ms >= received_ms && passes(filed.row, query)) out.push_back(filed.row);
+      if (filed.row.received_ms >= received_ms && passes(filed.row, query))
+        out.push_back(filed.row);
     }
     std::ranges::sort(out, {}, [](const LogRow& row) {
       const Origin& o = row.origin;

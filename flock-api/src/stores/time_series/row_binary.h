@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ClickHouse's format RowBinary: the columns of a row one after another, little-endian, strings with
-// a LEB128 length in front.
+// ClickHouse's format RowBinary: the columns of a row one after another, little-endian, strings
+// with a LEB128 length in front.
 #pragma once
 
 #include <bit>

@@ -25,8 +25,7 @@ TEST(ClickHouseSql, ALiteralIsPrintableAndEndsWhereItShould) {
 TEST(ClickHouseSql, ValuesStayInTheirPlaces) {
   Statement sql("SELECT {a} FROM t WHERE b IN ({list})");
   sql.add(" AND c > {n}").text("a", "{n}' OR 1 --").list("list", {"x", "{a}"}).number("n", -5);
-  EXPECT_EQ(sql.str(),
-            "SELECT '{n}\\x27 OR 1 --' FROM t WHERE b IN ('x', '{a}') AND c > -5");
+  EXPECT_EQ(sql.str(), "SELECT '{n}\\x27 OR 1 --' FROM t WHERE b IN ('x', '{a}') AND c > -5");
 }
 
 TEST(ClickHouseSql, NamesAreNames) {

@@ -126,8 +126,8 @@ class TimeSeries {
   virtual Task<std::vector<MetricPoint>> range(MetricQuery query) = 0;
   // By time, then device, service, epoch and number.
   virtual Task<LogPage> logs(LogQuery query) = 0;
-  // What arrived from `received_ms` on, in the order of arrival, at most `query.limit`; whatever the
-  // times and the cursor in `query`.
+  // What arrived from `received_ms` on, in the order of arrival, at most `query.limit`; whatever
+  // the times and the cursor in `query`.
   virtual Task<std::vector<LogRow>> arrived(LogQuery query, std::int64_t received_ms) = 0;
   // In time's order; of more than `limit` the newest.
   virtual Task<std::vector<ConnectivityRow>> connectivity(Subject subject, std::int64_t from_ms,

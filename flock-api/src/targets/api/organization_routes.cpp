@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // The organizations that the caller is in.
 #include "stores/postgres/account_statements.h"
+#include "stores/postgres/retention_statements.h"
 #include "targets/api/call.h"
 
 namespace flock::targets::api {
 namespace {
 
-bj::object organization_json(const Row& row) {
+bj::object organization_json(const Call& call, const Row& row) {
+  const Settings& settings = call.context.parts.settings;
+  const auto days = [&](const char* column, std::int64_t configured) {
+    return row.optional_integer(column).value_or(configured);
+  };
   bj::object out{{"id", row.text("id")}, {"name", row.text("name")}, {"slug", row.text("slug")}};
   set_time(out, "created_at", row.time("created_at"));
+  out["retention"] = {
+      {"telemetry_days", days("telemetry_retention_days", settings.retention_telemetry_days)},
+      {"logs_days", days("logs_retention_days", settings.retention_logs_days)}};
   return out;
 }
 
@@ -30,7 +38,7 @@ Task<net::Reply> list_organizations(Call& call) {
   } else {
     const auto rows = co_await call.query(sql::kOrganizationGet, Params().text(call.org()));
     for (const Row& row : rows.rows) {
-      bj::object item = organization_json(row);
+      bj::object item = organization_json(call, row);
       item["role"] = to_string(*call.who.role);
       items.push_back(std::move(item));
     }
@@ -63,7 +71,7 @@ Task<net::Reply> create_organization(Call& call) {
     co_return Change{"organization",
                      org.text(),
                      name,
-                     call.answer(201, organization_json(made.rows.at(0))),
+                     call.answer(201, organization_json(call, made.rows.at(0))),
                      {},
                      org};
   };
@@ -87,24 +95,60 @@ Task<Row> own_organization(Call& call, postgres::Transaction* tx = nullptr) {
 
 Task<net::Reply> get_organization(Call& call) {
   const Row row = co_await own_organization(call);
-  co_return call.answer(200, organization_json(row));
+  co_return call.answer(200, organization_json(call, row));
 }
 
-Task<net::Reply> rename_organization(Call& call) {
-  const bj::value body = read_body(call.request);
+struct OrganizationChange {
+  std::optional<std::string> name;
+  std::optional<std::int64_t> telemetry_days, logs_days;  // 0: as configured
+};
+
+OrganizationChange read_change(const bj::value& body) {
   json::Reader in(body);
-  const std::string name = in.string("name", {.min = 1, .max = 100});
+  OrganizationChange out;
+  out.name = in.optional_string("name", {.min = 1, .max = 100});
+  if (const bj::value* value = in.optional_value("retention")) {
+    json::Reader retention(*value, "/retention", in);
+    const json::Reader::Range days{0, stores::kMaxRetentionDays};
+    out.telemetry_days = retention.optional_integer("telemetry_days", days);
+    out.logs_days = retention.optional_integer("logs_days", days);
+    retention.finish();
+  }
+  if (!out.name && !out.telemetry_days && !out.logs_days)
+    in.problem("name", "required", "nothing to change: name or retention");
   in.finish();
+  return out;
+}
+
+std::optional<std::string> as_text(const std::optional<std::int64_t>& value) {
+  return value ? std::optional(std::to_string(*value)) : std::nullopt;
+}
+
+// Of the two, what differs.
+bj::object differences(const bj::object& before, const bj::object& now) {
+  bj::object out;
+  for (const char* key : {"name", "retention"}) {
+    if (before.at(key) != now.at(key))
+      out[key] = {{"before", before.at(key)}, {"now", now.at(key)}};
+  }
+  return out;
+}
+
+Task<net::Reply> change_organization(Call& call) {
+  const bj::value body = read_body(call.request);
+  const OrganizationChange change = read_change(body);
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
-    const Row before = co_await own_organization(call, &tx);
-    call.check_match(organization_json(before));
-    co_await tx.query(sql::kOrganizationRename, Params().text(call.org()).text(name));
-    const Row now = co_await own_organization(call, &tx);
-    co_return Change{"organization",
-                     call.org(),
-                     name,
-                     call.answer(200, organization_json(now)),
-                     {{"name", name}, {"before", before.text("name")}}};
+    const bj::object before = organization_json(call, co_await own_organization(call, &tx));
+    call.check_match(before);
+    if (change.name)
+      co_await tx.query(sql::kOrganizationRename, Params().text(call.org()).text(*change.name));
+    co_await tx.query(sql::kRetentionSet, Params()
+                                              .text(call.org())
+                                              .text(as_text(change.telemetry_days))
+                                              .text(as_text(change.logs_days)));
+    const bj::object now = organization_json(call, co_await own_organization(call, &tx));
+    co_return Change{"organization", call.org(), std::string(now.at("name").as_string()),
+                     call.answer(200, now), differences(before, now)};
   };
   co_return co_await call.mutate(work);
 }
@@ -116,9 +160,9 @@ void add_organization_routes(Context& c) {
   c.add(signed_in("createOrganization", "POST", "/v1/organizations"), create_organization);
   c.add(allowed("getOrganization", "GET", "/v1/organizations/{id}", Permission::kOrganizationRead),
         get_organization);
-  c.add(allowed("renameOrganization", "PATCH", "/v1/organizations/{id}",
+  c.add(allowed("changeOrganization", "PATCH", "/v1/organizations/{id}",
                 Permission::kOrganizationWrite),
-        rename_organization);
+        change_organization);
 }
 
 }  // namespace flock::targets::api

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "services/release_retention.h"
+#include "services/retention.h"
 #include "services/rollout_driver.h"
 #include "targets/target.h"
 
@@ -15,9 +16,11 @@ namespace flock::targets {
 namespace {
 
 constexpr std::int64_t kLeaderLock = 0x666c6f636b02;  // "flock", 2
+constexpr std::int64_t kRetentionLock = 0x666c6f636b03;
 constexpr Duration kPoll{2000};
 constexpr int kRereadEvery = 5;  // rounds
 constexpr Duration kRetireEvery{60'000};
+constexpr Duration kExpireEvery{3'600'000};
 
 class SchedulerTarget final : public Target {
  public:
@@ -47,6 +50,7 @@ class SchedulerTarget final : public Target {
     }
     scope_.spawn("reports", take_reports());
     scope_.spawn("leader", lead());
+    scope_.spawn("retention", keep_time());
   }
   Task<void> drain() override {
     scope_.cancel();
@@ -112,6 +116,21 @@ class SchedulerTarget final : public Target {
         retire_at = std::chrono::steady_clock::now() + kRetireEvery;
       }
       co_await wake_.wait_for(kPoll);
+    }
+  }
+
+  // Apart from the rollouts, which must not wait for ClickHouse.
+  Task<void> keep_time() {
+    co_await parts_.db.lead(kRetentionLock, [this] { return expire_forever(); });
+  }
+  Task<void> expire_forever() {
+    const Settings& settings = parts_.settings;
+    const services::Retention defaults{static_cast<int>(settings.retention_telemetry_days),
+                                       static_cast<int>(settings.retention_logs_days)};
+    for (;;) {
+      co_await step("removing old time series",
+                    services::expire_time_series(parts_.db, parts_.time_series, defaults));
+      co_await sleep_for(kExpireEvery);
     }
   }
 

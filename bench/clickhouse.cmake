@@ -1,0 +1,3 @@
+add_executable(bench_clickhouse_insert clickhouse_insert.cpp)
+target_link_libraries(bench_clickhouse_insert PRIVATE flock_api_stores flock_testing)
+target_include_directories(bench_clickhouse_insert PRIVATE "${CMAKE_SOURCE_DIR}/flock-api/src")
