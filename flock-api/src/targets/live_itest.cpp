@@ -303,6 +303,31 @@ TEST_F(Logs, AreFollowedFromTheTailOn) {
   });
 }
 
+TEST_F(Logs, GoOnWithWhatIsNewForAReaderWhoIsTooSlow) {
+  on_site([](Site& s) -> Task<void> {
+    std::vector<LogRow> rows;
+    for (int i = 1; i <= 20'000; ++i) {
+      rows.push_back(s.line("edge", i, std::string(1000, 'x')));
+      rows.back().received_ms -= 60'000 - i / 2;
+    }
+    co_await s.write(std::move(rows));
+    SseListener reader(s.backend, s.api.token, "/v1/logs:follow?device=in-edge&from=-2m");
+    reader.hold = true;
+    co_await reader.connected();
+    co_await sleep_for(Duration(2500));
+    reader.hold = false;
+    co_await reader.until(
+        "the gap", [&] { return !reader.events.empty() && reader.events.back().event == "gap"; });
+    const bj::value gap = reader.data(reader.events.size() - 1);
+    EXPECT_EQ(text(gap, "reason"), "SLOW_READER");
+    for (const std::string& fault : schema_faults("LogItem", gap)) ADD_FAILURE() << fault;
+    EXPECT_LT(reader.events.size(), 20'000u) << "it was let off the rest";
+    co_await s.write({s.line("edge", 20'001, "new")});
+    co_await reader.until("what is new", [&] { return numbers(reader).back() == 20'001; });
+    co_await reader.stop();
+  });
+}
+
 TEST_F(Logs, AreFollowedAndSearchedInClickHouse) {
   const auto options = stack->clickhouse();
   if (!options) GTEST_SKIP() << "ClickHouse is not installed";

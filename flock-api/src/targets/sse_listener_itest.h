@@ -2,6 +2,7 @@
 // Somebody who follows a stream of the API.
 #pragma once
 
+#include "async/loop.h"
 #include "base/json.h"
 #include "net/sse.h"
 #include "targets/itest_stack.h"
@@ -48,6 +49,7 @@ class SseListener {
   std::vector<net::SseEvent> events;
   std::vector<SteadyPoint> at;
   bool ended = false;
+  bool hold = false;  // it does not read
   int status = 0;
 
  private:
@@ -56,6 +58,7 @@ class SseListener {
     net::SseParser parser;
     const auto take = [&](std::string_view chunk) -> Task<void> {
       connected_ = true;
+      while (hold) co_await sleep_for(Duration(20));
       for (auto& event : parser.feed(chunk)) {
         events.push_back(std::move(event));
         at.push_back(std::chrono::steady_clock::now());
