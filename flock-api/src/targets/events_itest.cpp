@@ -184,6 +184,37 @@ TEST_F(Events, ResumeWithoutLossOrSayThatThereIsAGap) {
   });
 }
 
+TEST_F(Events, ThatAreNotKeptAnyMoreShowAsAGap) {
+  on_site([](Site& s) -> Task<void> {
+    FakeDevice& device = s.device();
+    SseListener first(s.backend, s.api.token, "/v1/events");
+    co_await first.connected();
+    co_await device.join(s.api, s.keys["Edge"]);
+    co_await first.until_count(1);
+    const std::string place = first.events[0].id;
+    co_await first.stop();
+    internal::v1::DeviceRevoked event;
+    event.set_org_id(text((co_await s.api.call("GET", "/v1/whoami")).at("organization"), "id"));
+    event.set_device_id(device.id);
+    constexpr int kMore = 10'005;  // than the ring holds
+    for (int i = 1; i <= kMore; ++i) {
+      event.set_at_ms(i);
+      co_await s.say("device/revoked", event);
+    }
+    event.set_at_ms(kMore + 1);
+    SseListener second(s.backend, s.api.token, "/v1/events", place);
+    co_await s.say("device/revoked", event);
+    const std::string last = to_rfc3339(from_unix_ms(kMore + 1));
+    co_await second.until("the last", [&] {
+      return !second.events.empty() && second.events.back().data.find(last) != std::string::npos;
+    });
+    EXPECT_EQ(second.events[0].event, "gap");
+    EXPECT_EQ(second.events[1].event, "device.revoked");
+    EXPECT_GT(second.events.size(), 9'900u) << "all that is kept comes after the gap";
+    co_await second.stop();
+  });
+}
+
 TEST_F(Events, EndWhenTheReaderMayNotReadAnyMore) {
   on_site([](Site& s) -> Task<void> {
     const std::string key = co_await s.backend.make_key(s.api.token, "viewer");
