@@ -156,6 +156,14 @@ TEST_F(Metrics, StayWithinTheFleetsAndTheOrganization) {
   });
 }
 
+std::vector<std::int64_t> numbers(const SseListener& listener) {
+  std::vector<std::int64_t> out;
+  for (const auto& event : listener.events) {
+    if (event.event == "log") out.push_back(json::parse(event.data).at("number").as_int64());
+  }
+  return out;
+}
+
 // A store that answers nothing.
 class Away final : public stores::TimeSeries {
  public:
@@ -182,6 +190,65 @@ class Away final : public stores::TimeSeries {
     co_return T();
   }
 };
+
+// A store in memory that is away for a while.
+class Flaky final : public stores::TimeSeries {
+ public:
+  bool away = false;
+  Task<void> insert(stores::Rows rows) override { return memory_->insert(std::move(rows)); }
+  Task<Points> latest(stores::MetricQuery query) override { return memory_->latest(query); }
+  Task<Points> range(stores::MetricQuery query) override { return memory_->range(query); }
+  Task<stores::LogPage> logs(stores::LogQuery query) override { return memory_->logs(query); }
+  Task<std::vector<LogRow>> arrived(stores::LogQuery query, std::int64_t from) override {
+    if (away) throw Error(Code::kUnavailable, "the store of time series is away");
+    co_return co_await memory_->arrived(std::move(query), from);
+  }
+  Task<Presence> connectivity(stores::Subject subject, std::int64_t from, std::int64_t to,
+                              std::size_t limit) override {
+    return memory_->connectivity(subject, from, to, limit);
+  }
+  Task<Updates> updates(stores::Subject subject, std::int64_t from, std::int64_t to,
+                        std::size_t limit) override {
+    return memory_->updates(subject, from, to, limit);
+  }
+  Task<void> expire(stores::Expiry expiry) override { return memory_->expire(expiry); }
+  Task<void> ping() override { return memory_->ping(); }
+
+ private:
+  std::unique_ptr<stores::TimeSeries> memory_ = stores::make_memory_time_series();
+};
+
+TEST_F(Logs, ThatWereHeldBackWhileTheStoreWasAwayAreNotMissed) {
+  flock::testing::run_task(
+      [&]() -> Task<void> {
+        Site s(co_await asio::this_coro::executor, *stack);
+        auto store = std::make_unique<Flaky>();
+        Flaky& flaky = *store;
+        s.backend.time_series = std::move(store);
+        co_await s.open();
+        const auto body = [&]() -> Task<void> {
+          SseListener reader(s.backend, s.api.token, "/v1/logs:follow?device=in-edge&from=-1h");
+          co_await reader.connected();
+          LogRow before = s.line("edge", 1, "before");
+          before.received_ms -= 60'000;
+          co_await s.write({before});
+          co_await reader.until_count(1);
+          flaky.away = true;
+          co_await sleep_for(Duration(600));
+          flaky.away = false;
+          co_await s.write({s.line("edge", 3, "new")});
+          co_await reader.until_count(2);
+          LogRow held = s.line("edge", 2, "held back for half a minute");
+          held.received_ms -= 30'000;
+          co_await s.write({held});
+          co_await reader.until_count(3);
+          EXPECT_EQ(numbers(reader), (std::vector<std::int64_t>{1, 3, 2}));
+          co_await reader.stop();
+        };
+        co_await stop_after(s.backend, body());
+      },
+      Duration(30'000));
+}
 
 TEST_F(Metrics, ADeviceIsShownWithoutThem) {
   flock::testing::run_task(
@@ -260,14 +327,6 @@ TEST_F(Logs, ComeInPagesWithTheirGaps) {
     const bj::value found = co_await s.api.call("GET", "/v1/logs?contains=ine%2010");
     EXPECT_EQ(found.at_pointer("/items/0/text"), "line 10");
   });
-}
-
-std::vector<std::int64_t> numbers(const SseListener& listener) {
-  std::vector<std::int64_t> out;
-  for (const auto& event : listener.events) {
-    if (event.event == "log") out.push_back(json::parse(event.data).at("number").as_int64());
-  }
-  return out;
 }
 
 TEST_F(Logs, AreFollowedFromTheTailOn) {

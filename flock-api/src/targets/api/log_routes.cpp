@@ -16,6 +16,7 @@ namespace {
 
 constexpr Duration kSpan{3'600'000}, kMostSpan = std::chrono::days(400);
 constexpr Duration kPoll{250}, kOverlap{10'000}, kLateEvery{2000}, kTooSlow{30'000}, kAgain{1000};
+constexpr Duration kDoubt{300'000}, kLateInDoubt{5000};
 constexpr Duration kSlowWrite{1000}, kTailSpan = std::chrono::days(7);
 constexpr std::size_t kPage = 1000, kMostPage = 64'000, kLongestText = 1000;
 constexpr int kPrimePages = 20;
@@ -218,7 +219,10 @@ class LogStream final : public EventSource {
       co_return co_await look();
     } catch (const Error& error) {
       if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
-      // The store is away for a moment: the reader keeps its place.
+      // The store is away for a moment: the reader keeps its place. What ingesters hold back
+      // meanwhile comes under the time at which they took it.
+      doubt_ = std::min(doubt_, position_ - kOverlap.count());
+      doubt_until_ = steady_now() + kDoubt;
     }
     co_await sleep_for(std::min(kAgain, limit));
     co_return "";
@@ -257,9 +261,11 @@ class LogStream final : public EventSource {
 
   Task<std::string> look() {
     const SteadyPoint now = steady_now();
+    if (now > doubt_until_) doubt_ = INT64_MAX;
+    const bool doubts = doubt_ != INT64_MAX;
     if (!more_ && now >= late_at_) {
-      scan_ = std::max(floor_, position_ - kOverlap.count());
-      late_at_ = now + kLateEvery;
+      scan_ = std::max(floor_, std::min(doubt_, position_ - kOverlap.count()));
+      late_at_ = now + (doubts ? kLateInDoubt : kLateEvery);
     }
     std::string text = skip_when_too_slow();
     const auto rows = co_await arrived(scan_);
@@ -283,7 +289,7 @@ class LogStream final : public EventSource {
     }
     if (!more_) {
       scan_ = position_;
-      follow_->delivered.trim(position_ - 2 * kOverlap.count());
+      follow_->delivered.trim(std::min(doubt_, position_ - 2 * kOverlap.count()));
     }
     co_return text;
   }
@@ -322,9 +328,11 @@ class LogStream final : public EventSource {
   std::shared_ptr<Follows::Follow> follow_;
   Names names_;
   std::uint64_t number_ = 0;
-  std::int64_t position_ = 0;  // what arrived last, of what was told
-  std::int64_t floor_ = 0;     // nothing of before this is told
-  std::int64_t scan_ = 0;      // where the next look begins
+  std::int64_t position_ = 0;       // what arrived last, of what was told
+  std::int64_t floor_ = 0;          // nothing of before this is told
+  std::int64_t scan_ = 0;           // where the next look begins
+  std::int64_t doubt_ = INT64_MAX;  // since when the store was away, and rows may come late
+  SteadyPoint doubt_until_;
   std::size_t limit_ = kPage;
   bool begun_ = false, more_ = false, slow_ = false;
   SteadyPoint late_at_, told_at_;
