@@ -21,6 +21,7 @@ const std::map<std::string, std::string> kNotForPeople = {
     {"getRegistryToken", "docker and flockd call it"},
     {"getKeys", "brokers and registries read it"},
     {"getOpenApi", "for programs; flock api prints it"},
+    {"listDeviceLogs", "flock logs DEVICE reads /v1/logs"},
     {"getApiKey", "flock tokens ls shows as much"},
     {"getAuditHead", "flock audit export ends with it"},
 };

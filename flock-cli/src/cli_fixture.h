@@ -21,7 +21,8 @@
 
 namespace flock::cli {
 
-// Answers by "METHOD target"; what it has no answer for is a 404 problem.
+// Answers by "METHOD target", of a stream that is resumed "METHOD target after ID"; what it has no
+// answer for is a 404 problem.
 class Api {
  public:
   Api() : thread_([this] { serve(); }) {
@@ -60,7 +61,10 @@ class Api {
         last_organization_ = request.headers.get("Flock-Organization").value_or("");
         last_token_ = request.headers.get("Authorization").value_or("");
         net::Reply reply;
-        const auto found = answers_.find(request.method + " " + request.target);
+        std::string key = request.method + " " + request.target;
+        if (const auto id = request.headers.get("Last-Event-ID"))
+          key += " after " + std::string(*id);
+        const auto found = answers_.find(key);
         reply.response.status = found == answers_.end() ? 404 : found->second.first;
         reply.response.body = found != answers_.end()
                                   ? found->second.second

@@ -41,6 +41,7 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock keys        provisioning keys: what a new device registers with
   flock device-requests devices that wait for somebody to let them in
   flock devices     what is registered, what it runs and should run
+  flock logs        what services write, of many devices as one stream
   flock operations  changes of many devices, under way and past
   flock releases    compose files locked to digests; never changed
   flock deploy      roll a release out to a fleet and watch it

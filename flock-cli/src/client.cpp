@@ -5,7 +5,9 @@
 #include <boost/json.hpp>
 #include <cstdio>
 
+#include "async/event.h"
 #include "async/loop.h"
+#include "async/scope.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/files.h"
@@ -239,9 +241,51 @@ void Client::download(const std::string& path,
   if (response.status >= 400) throw problem_of(response);
 }
 
+namespace {
+
+// One connection of a stream. A server says something at least every 15 seconds; a line that is
+// silent for longer is dead without knowing it.
+Task<net::Response> listen(net::HttpClient& http, std::string url, net::Headers headers,
+                           net::HttpClient::OnData feed) {
+  constexpr Duration kSilence{45'000};
+  const Executor executor = co_await asio::this_coro::executor;
+  net::Response response;
+  std::exception_ptr failure;
+  Event moved(executor);
+  bool done = false;
+  const auto hear = [&](std::string_view chunk) -> Task<void> {
+    moved.set();
+    co_await feed(chunk);
+  };
+  const auto run = [&]() -> Task<void> {
+    try {
+      response = co_await http.stream("GET", url, headers, "", hear);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    done = true;
+    moved.set();
+  };
+  TaskScope scope(executor);
+  scope.spawn("stream", run());
+  bool silent = false;
+  while (!done && !silent) {
+    moved.reset();
+    silent = !co_await moved.wait_for(kSilence);
+  }
+  scope.cancel();
+  co_await scope.join();
+  if (silent) throw Error(Code::kTimeout, "the server fell silent");
+  if (failure) std::rethrow_exception(failure);
+  co_return response;
+}
+
+}  // namespace
+
 void Client::events(const std::string& path,
                     const std::function<bool(const net::SseEvent&)>& on_event) const {
   require_server(settings_);
+  std::string last_id;
   for (int failures = 0; failures < 60; ++failures) {
     Loop loop;
     bool wanted = true;
@@ -254,13 +298,16 @@ void Client::events(const std::string& path,
         refused += refused.size() < 16 * 1024 ? chunk : "";
         for (const net::SseEvent& event : parser.feed(chunk)) {
           failures = 0;
+          if (!event.id.empty()) last_id = event.id;
           wanted = wanted && on_event(event);
         }
         // The server ends the stream itself after its last event; an early goodbye is a thrown one.
         if (!wanted) throw Error(Code::kCancelled, "done");
         co_return;
       };
-      response = co_await http.stream("GET", settings_.server.value + path, headers(), "", feed);
+      net::Headers all = headers();
+      if (!last_id.empty()) all.add("Last-Event-ID", last_id);
+      response = co_await listen(http, settings_.server.value + path, std::move(all), feed);
       response.body = refused;
     };
     try {

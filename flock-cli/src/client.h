@@ -29,8 +29,8 @@ class Client {
   // The answer as it came; for `flock api`.
   net::Response raw(const std::string& method, const std::string& path,
                     const std::string& body) const;
-  // Server-sent events until `on_event` returns false or the stream ends. Connects again when the
-  // connection is lost.
+  // Server-sent events until `on_event` returns false. Connects again, after the last event's id,
+  // when the connection is lost, falls silent or is ended by the server.
   void events(const std::string& path,
               const std::function<bool(const net::SseEvent&)>& on_event) const;
   // A body of any size, chunk by chunk; a refusal is an Error before the first.

@@ -263,6 +263,10 @@ int exit_code(Code code) {
 
 }  // namespace
 
+std::string when_text(const Output& output, const std::string& time) {
+  return output.terminal ? ago(time) : time;
+}
+
 std::string value_at(const bj::value& object, std::string_view path) {
   const bj::value* value = find(object, path);
   if (value == nullptr || value->is_null()) return "";

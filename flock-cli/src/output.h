@@ -39,6 +39,8 @@ std::string render(const Output& output, const boost::json::value& answer,
                    const std::vector<Column>& columns, std::string_view name_path);
 
 std::string value_at(const boost::json::value& object, std::string_view path);
+// "3m ago" on a terminal, else the time as it is.
+std::string when_text(const Output& output, const std::string& time);
 // Foreign text for a line of output: control characters become U+FFFD, so that a name can neither
 // steer the terminal nor break a table.
 std::string printable(std::string_view text);

@@ -37,9 +37,41 @@ Task<std::vector<net::SseEvent>> watch(Backend& backend, std::string api_key, st
 }
 
 // What is tried by other tests: setUp once (targets_itest.cpp), what only persons may
-// (people_itest.cpp).
-const std::set<std::string_view> kElsewhere{"setUp", "createOrganization", "changeMember",
-                                            "removeMember", "acceptInvitation"};
+// (people_itest.cpp), what never ends (events_itest.cpp, live_itest.cpp).
+const std::set<std::string_view> kElsewhere{"setUp",        "createOrganization", "changeMember",
+                                            "removeMember", "acceptInvitation",   "followEvents",
+                                            "followLogs"};
+
+Task<void> live_data(Backend& backend, Api& api, const FakeDevice& device) {
+  const bj::value shown = co_await api.call("GET", "/v1/devices/" + device.id);
+  const std::string org = text((co_await api.call("GET", "/v1/whoami")).at("organization"), "id");
+  const stores::Origin host{org, text(shown.at("fleet"), "id"), device.id, ""},
+      web{org, host.fleet, device.id, "web"};
+  const std::int64_t now = to_unix_ms(system_clock().now());
+  stores::Rows rows;
+  rows.metrics = {{host, "cpu_ratio", now, 0.5}, {web, "cpu_cores", now, 1}};
+  rows.logs.push_back({web, 1, 1, now, now, 1, 2, "hello", true});
+  rows.logs.push_back({web, 1, 2, now, now, 0, 0, "", false, 5, 1});
+  rows.connectivity.push_back({host, now, true, "connected"});
+  rows.updates.push_back({host, "", "", now, "FAILED", "no_space", "full"});
+  co_await backend.time_series->insert(std::move(rows));
+  for (const char* rest : {"", "/events", "/metrics", "/logs", "/commands"})
+    co_await api.call("GET", "/v1/devices/" + device.id + rest);
+  for (const char* path : {"/v1/metrics", "/v1/metrics/latest", "/v1/logs"}) {
+    const bj::value answer = co_await api.call("GET", path);
+    const char* list = answer.as_object().contains("series") ? "series" : "items";
+    EXPECT_FALSE(answer.at(list).as_array().empty()) << path;
+  }
+  const bj::value command =
+      co_await api.call("POST", "/v1/devices/" + device.id + "/commands",
+                        bj::object{{"type", "restart_service"}, {"service", "web"}});
+  const std::string path = "/v1/devices/" + device.id + "/commands/" + text(command, "id");
+  co_await api.call("GET", path);
+  co_await api.call("POST", path + "/actions/cancel");
+  co_await api.call("POST", "/v1/devices:command",
+                    bj::object{{"type", "identify"}, {"device_ids", {device.id}}});
+  EXPECT_EQ(api.last.status, 201) << api.last.body;
+}
 
 Task<void> account(Api& api) {
   const bj::value me = co_await api.call("GET", "/v1/whoami");
@@ -237,6 +269,12 @@ TEST(Answers, KeepTheDocumentForEveryOperation) {
         co_await releases(api);
         co_await subscriptions(api);
         co_await api.call("GET", "/v1/devices/" + device.id);
+        co_await device.tell(device::v1::DeviceEvent::OFFLINE);  // so that commands wait
+        co_await eventually("the device is offline", [&]() -> Task<bool> {
+          co_return text(co_await api.call("GET", "/v1/devices/" + device.id), "state") ==
+              "OFFLINE";
+        });
+        co_await live_data(backend, api, device);
         co_await api.call("PATCH", "/v1/devices/box", bj::object{{"name", "gate"}});
         co_await api.call("GET", "/v1/devices/gate/history");
         const bj::value batch = co_await api.call("POST", "/v1/devices:batchUpdate",

@@ -134,6 +134,7 @@ class FakeDevice {
   std::string id, device_token;
   device::v1::DesiredState desired;
   int desired_messages = 0;
+  std::vector<device::v1::Command> commands;  // as they came, those that came again too
   std::int64_t seq;
 
  private:

@@ -350,6 +350,11 @@ Task<void> FakeDevice::join(Api& api, std::string provisioning_key) {
     ++desired_messages;
     delivery.ack();
   });
+  subscription.filter = "devices/" + id + "/commands";
+  co_await link_->subscribe(subscription, [this](mqtt::Delivery delivery) {
+    commands.emplace_back().ParseFromString(delivery.message.payload);
+    delivery.ack();
+  });
 }
 
 device::v1::ReportedState FakeDevice::state(device::v1::ReportedState::Phase phase) {

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "commands/device_verbs.h"
+#include "commands/live.h"
 #include "input.h"
 #include "selection.h"
 
@@ -26,30 +27,6 @@ int ls(Session& s) {
         s.client.list("/v1/devices" + (query.empty() ? "" : "?" + query),
                       number("limit", s.arguments.value("limit", "1000"), 0)),
         device_columns(), "id");
-  return 0;
-}
-
-int show(Session& s) {
-  const bj::value device = s.client.get(path_of(s.arguments.word(0, "a device: its name or id")));
-  print(s.output, device, device_columns(), "id");
-  if (!s.output.is_table()) return 0;
-  if (const std::string error = value_at(device, "reported.error"); !error.empty())
-    std::printf("\n%s: %s\n", printable(value_at(device, "reported.error_code")).c_str(),
-                printable(error).c_str());
-  const auto* reported = device.as_object().if_contains("reported");
-  if (reported == nullptr || !reported->is_object()) return 0;
-  const auto* services = reported->get_object().if_contains("services");
-  if (services == nullptr) return 0;
-  std::puts("");
-  Output output = s.output;
-  output.columns.clear();  // they were for the device
-  print(output, bj::object{{"items", *services}},
-        {{"SERVICE", "name"},
-         {"CONTAINER", "state"},
-         {"HEALTH", "health"},
-         {"RESTARTS", "restart_count"},
-         {"IMAGE", "image_digest"}},
-        "name");
   return 0;
 }
 
@@ -113,7 +90,6 @@ Command devices_command() {
                                                "such as \"name\" or "
                                                "\"last_seen desc\""}},
                    .run = ls},
-                  {.name = "show", .usage = "DEVICE", .words = {Kind::kDevice}, .run = show},
                   {.name = "rename",
                    .usage = "DEVICE NAME",
                    .words = {Kind::kDevice, Kind::kText},
@@ -130,8 +106,9 @@ Command devices_command() {
                    .flags = several,
                    .run = rm,
                    .repeats = true}} +
-              device_verbs(),
-          .examples = {"flock devices --fleet demo", "flock devices show gw-1",
+              device_live_verbs() + device_verbs() + device_command_verbs(),
+          .examples = {"flock devices --fleet demo", "flock devices show gw-1", "flock devices top",
+                       "flock devices events gw-1", "flock devices restart gw-1 --service web",
                        "flock devices -l site=oslo,stage!=test --order-by name",
                        "flock devices label gw-1 site=oslo stage-",
                        "flock devices move -l site=oslo --to north",

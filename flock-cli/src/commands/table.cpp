@@ -18,6 +18,7 @@
   COMMAND(keys)                 \
   COMMAND(device_requests)      \
   COMMAND(devices)              \
+  COMMAND(logs)                 \
   COMMAND(operations)           \
   COMMAND(releases)             \
   COMMAND(deploy)               \

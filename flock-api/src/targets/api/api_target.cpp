@@ -41,6 +41,9 @@ class ApiTarget final : public Target {
       tls = net::make_tls_server(options);
     }
     const net::HostPort address = net::parse_host_port(settings.api_listen);
+    co_await context_.events.start();
+    co_await context_.commands.subscribe();
+    scope_.spawn("commands", context_.commands.run());
     server_.listen(net::Listener::tcp(context_.parts.executor, address.host, address.port, tls));
     scope_.spawn("revocations", repeat_revocations());
     scope_.spawn("idempotency", forget_answers());
@@ -54,6 +57,7 @@ class ApiTarget final : public Target {
     scope_.cancel();
     co_await scope_.join();
     co_await server_.stop();
+    co_await context_.events.stop();
     if (context_.people) co_await context_.people->stop();
   }
 

@@ -167,7 +167,9 @@ Context::Context(Parts p)
       registry(http, registry_options(parts.settings, tokens)),
       people(make_verifier(parts)),
       principals(parts.db, people.get()),
-      devices(parts.executor, parts.db, parts.live) {
+      devices(parts.executor, parts.db, parts.live),
+      events(parts),
+      commands(parts.executor, parts.db, parts.bus) {
   if (!parts.settings.mqtt_ca_file.empty())
     broker_ca_ = read_file(parts.settings.mqtt_ca_file).value_or("");
 }
@@ -194,6 +196,12 @@ void Context::learn_fields(const bj::value& document) {
     const bj::value& path = document.at("paths").at(operation->pattern);
     operation->fields = fields_of(document, path.at("get"));
   }
+}
+
+Task<Principal> Context::admit(const Operation& operation, const net::Request& request) {
+  Principal who = co_await principals.authenticate(request);
+  authorize(operation, who);
+  co_return who;
 }
 
 Task<net::Reply> Context::serve(const Operation& operation, const Route& route,

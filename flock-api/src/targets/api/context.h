@@ -17,10 +17,12 @@
 #include "net/router.h"
 #include "oci/registry_client.h"
 #include "services/audit_trail.h"
+#include "services/commands.h"
 #include "services/credentials.h"
 #include "stores/identity/oidc.h"
 #include "stores/postgres/statements.h"
 #include "targets/api/device_reads.h"
+#include "targets/api/event_hub.h"
 #include "targets/api/fields.h"
 #include "targets/api/principal.h"
 #include "targets/target.h"
@@ -68,6 +70,8 @@ class Context {
   // headers after it.
   void add(Operation operation, Route route);
   Task<net::Reply> handle(net::Request request);
+  // Who sent the request, when he may do what the operation does; otherwise what serve() answers.
+  Task<Principal> admit(const Operation& operation, const net::Request& request);
 
   std::string broker_ca() const { return broker_ca_; }
   std::vector<std::string> device_urls() const;
@@ -85,6 +89,9 @@ class Context {
   std::unique_ptr<identity::OidcVerifier> people;  // null: no identity provider
   Principals principals;
   DeviceReads devices;
+  EventHub events;
+  services::CommandDriver commands;
+  std::unordered_map<std::string, int> streams;  // open ones, by caller
 
  private:
   Task<net::Reply> serve(const Operation& operation, const Route& route, net::Request request,
@@ -142,6 +149,7 @@ void add_member_routes(Context& context);
 void add_token_routes(Context& context);
 void add_fleet_routes(Context& context);
 void add_device_routes(Context& context);
+void add_device_live_routes(Context& context);
 void add_device_actions(Context& context);
 void add_operation_routes(Context& context);
 void add_provisioning_routes(Context& context);
@@ -150,6 +158,10 @@ void add_device_request_routes(Context& context);
 void add_subscription_routes(Context& context);
 void add_release_routes(Context& context);
 void add_rollout_routes(Context& context);
+void add_event_routes(Context& context);
+void add_command_routes(Context& context);
+void add_metric_routes(Context& context);
+void add_log_routes(Context& context);
 void add_variable_routes(Context& context);
 void add_audit_routes(Context& context);
 void add_openapi_route(Context& context);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "services/device_changes.h"
+#include "services/membership.h"
 #include "targets/api/devices.h"
 
 namespace flock::targets::api {
@@ -36,17 +37,28 @@ Task<void> end_sessions(Call& call, std::string id) {
   }
 }
 
+// It left: its sessions end, and whoever follows devices is told.
+Task<void> see_off(Call& call, std::string id, std::string fleet, const char* reason) {
+  co_await end_sessions(call, id);
+  co_await services::announce(call.context.parts.bus, services::Membership::kRemoved,
+                              services::membership(call.org(), fleet, id, reason));
+}
+
+std::string fleet_of(const bj::object& device) {
+  return std::string(device.at("fleet").at("id").as_string());
+}
+
 // The device under its lock, what `act` does to it, a history entry, and the device as it is then.
 struct Deed {
   std::string kind;
   bj::object detail = {};
 };
-using Act = std::function<Task<void>(postgres::Transaction&, std::string id)>;
+using Act = std::function<Task<void>(postgres::Transaction&, std::string id, std::string fleet)>;
 Task<Change> change_device(postgres::Transaction& tx, Call& call, Deed deed, Act act) {
   const bj::object before = co_await find_device_in(tx, call, call.parameter("id"));
   call.check_match(before, kDevicePassing);
   const std::string id = text_of(before, "id");
-  co_await act(tx, id);
+  co_await act(tx, id, fleet_of(before));
   if (!deed.kind.empty()) co_await remember(tx, call, id, deed.kind, deed.detail);
   const bj::object now = co_await find_device_in(tx, call, id);
   co_return Change{"device", id, text_of(now, "name"), call.answer(200, now, kDevicePassing),
@@ -55,7 +67,7 @@ Task<Change> change_device(postgres::Transaction& tx, Call& call, Deed deed, Act
 
 Task<net::Reply> revoke_device(Call& call) {
   std::string id;
-  const auto act = [&](postgres::Transaction& tx, std::string device) -> Task<void> {
+  const auto act = [&](postgres::Transaction& tx, std::string device, std::string) -> Task<void> {
     id = device;
     co_await tx.query(sql::kDeviceRevoke, Params().text(call.org()).text(id));
   };
@@ -73,15 +85,17 @@ Task<net::Reply> decommission_device(Call& call) {
     reason = in.optional_string("reason", {.min = 1, .max = 1000});
     in.finish();
   }
-  std::string id;
-  const auto act = [&](postgres::Transaction& tx, std::string device) -> Task<void> {
+  std::string id, fleet;
+  const auto act = [&](postgres::Transaction& tx, std::string device,
+                       std::string in) -> Task<void> {
     id = device;
+    fleet = in;
     co_await tx.query(sql::kDeviceDecommission, Params().text(call.org()).text(id).text(reason));
   };
   Deed deed{"DECOMMISSIONED"};
   if (reason) deed.detail["reason"] = *reason;
   const auto work = [&](postgres::Transaction& tx) { return change_device(tx, call, deed, act); };
-  co_return co_await call.mutate(work, [&] { return end_sessions(call, id); });
+  co_return co_await call.mutate(work, [&] { return see_off(call, id, fleet, "decommissioned"); });
 }
 
 Task<net::Reply> move_device(Call& call) {
@@ -89,7 +103,7 @@ Task<net::Reply> move_device(Call& call) {
   json::Reader in(body);
   const std::string name = in.string("fleet_id", {.min = 1, .max = 63});
   in.finish();
-  const auto act = [&](postgres::Transaction& tx, std::string id) -> Task<void> {
+  const auto act = [&](postgres::Transaction& tx, std::string id, std::string) -> Task<void> {
     services::DeviceChange change;
     change.fleet = co_await fleet_id_in(tx, call, name);
     co_await services::change_devices(tx, call.org(), actor_of(call), change, {id});
@@ -103,7 +117,7 @@ Task<net::Reply> move_device(Call& call) {
 }
 
 Task<net::Reply> clear_clone_suspicion(Call& call) {
-  const auto act = [&](postgres::Transaction& tx, std::string id) -> Task<void> {
+  const auto act = [&](postgres::Transaction& tx, std::string id, std::string) -> Task<void> {
     co_await tx.query(sql::kDeviceClearClone, Params().text(call.org()).text(id));
   };
   const auto work = [&](postgres::Transaction& tx) {
@@ -113,17 +127,18 @@ Task<net::Reply> clear_clone_suspicion(Call& call) {
 }
 
 Task<net::Reply> remove_device(Call& call) {
-  std::string id;
+  std::string id, fleet;
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
     const bj::object device = co_await find_device_in(tx, call, call.parameter("id"));
     call.check_match(device, kDevicePassing);
     id = text_of(device, "id");
+    fleet = fleet_of(device);
     co_await remember(tx, call, id, "REMOVED", {});
     co_await tx.query(sql::kDeviceRevoke, Params().text(call.org()).text(id));
     co_await tx.query(sql::kDeviceRemove, Params().text(call.org()).text(id));
     co_return Change{"device", id, text_of(device, "name"), json_reply(204, nullptr)};
   };
-  co_return co_await call.mutate(work, [&] { return end_sessions(call, id); });
+  co_return co_await call.mutate(work, [&] { return see_off(call, id, fleet, "removed"); });
 }
 
 // Where it was, unless the request names another fleet.
@@ -148,6 +163,7 @@ Task<net::Reply> undelete_device(Call& call) {
     in.finish();
   }
   const std::string id = DeviceId::parse(call.parameter("id")).text();
+  std::string returned;  // the fleet
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
     const Params named = Params().text(call.org()).text(id);
     co_await tx.query(sql::kDeviceLock, named);
@@ -166,11 +182,15 @@ Task<net::Reply> undelete_device(Call& call) {
       if (error.code() != Code::kConflict) throw;
       throw Error(Code::kConflict, "the device has registered anew since, under another id");
     }
+    returned = fleet;
     co_await remember(tx, call, id, "UNDELETED", {{"fleet_id", fleet}});
     const bj::object now = co_await find_device_in(tx, call, id);
     co_return Change{"device", id, text_of(now, "name"), call.answer(200, now, kDevicePassing)};
   };
-  co_return co_await call.mutate(work);
+  co_return co_await call.mutate(work, [&] {
+    return services::announce(call.context.parts.bus, services::Membership::kRegistered,
+                              services::membership(call.org(), returned, id));
+  });
 }
 
 }  // namespace

@@ -64,11 +64,6 @@ Task<net::Reply> list_devices(Call& call) {
   co_return json_reply(200, bj::object{{"items", std::move(items)}, {"next_page_token", next}});
 }
 
-Task<net::Reply> get_device(Call& call) {
-  const bj::object device = co_await find_device(call, call.parameter("id"));
-  co_return call.answer(200, device, kDevicePassing);
-}
-
 // A merge patch (RFC 7396): what it does not name stays, null takes away.
 struct Patch {
   std::optional<std::string> name, notes;
@@ -195,11 +190,11 @@ Task<net::Reply> list_history(Call& call) {
 
 void add_device_routes(Context& c) {
   c.add(allowed("listDevices", "GET", "/v1/devices", Permission::kDevicesRead), list_devices);
-  c.add(allowed("getDevice", "GET", "/v1/devices/{id}", Permission::kDevicesRead), get_device);
   c.add(allowed("updateDevice", "PATCH", "/v1/devices/{id}", Permission::kDevicesWrite),
         update_device);
   c.add(allowed("listDeviceHistory", "GET", "/v1/devices/{id}/history", Permission::kDevicesRead),
         list_history);
+  add_device_live_routes(c);
   add_device_actions(c);
 }
 

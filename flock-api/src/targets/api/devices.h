@@ -2,14 +2,16 @@
 // What the routes of devices share.
 #pragma once
 
+#include "flock/device/v1/device.pb.h"
+#include "stores/time_series/time_series.h"
 #include "targets/api/call.h"
 
 namespace flock::targets::api {
 
 // What the device says of itself, and what a rollout wants of it: not part of its ETag.
 inline constexpr std::string_view kDevicePassing[] = {
-    "state",         "last_seen_at", "reported",          "desired",
-    "agent_version", "hardware",     "clone_suspected_at"};
+    "state",    "last_seen_at",       "reported",     "desired", "agent_version",
+    "hardware", "clone_suspected_at", "connectivity", "metrics"};
 
 // With the live state, in one round trip for all.
 Task<bj::array> devices_json(Context& context, const postgres::Rows& rows);
@@ -19,6 +21,15 @@ Task<bj::object> find_device(Call& call, std::string id_or_name);
 Task<bj::object> find_device_in(postgres::Transaction& tx, Call& call, std::string id_or_name);
 // The id of a fleet that the caller sees, by id or slug. Throws kNotFound.
 Task<std::string> fleet_id_in(postgres::Transaction& tx, Call& call, std::string id_or_slug);
+
+bj::object reported_json(const device::v1::ReportedState& report);
+bj::object exit_json(const device::v1::Exit& exit);
+const char* command_state(device::v1::CommandResult::State state);
+// A device's clock can say anything; RFC 3339 ends with the year 9999.
+TimePoint device_time(std::int64_t unix_ms);
+
+// The newest values of one device: of the machine, and by service.
+bj::object latest_json(const std::vector<stores::MetricPoint>& points);
 
 std::string text_of(const bj::object& device, const char* key);
 // Who did it, for people.

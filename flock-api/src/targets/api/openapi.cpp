@@ -76,6 +76,10 @@ void add_routes(Context& c) {
   add_subscription_routes(c);
   add_release_routes(c);
   add_rollout_routes(c);
+  add_event_routes(c);
+  add_command_routes(c);
+  add_metric_routes(c);
+  add_log_routes(c);
   add_variable_routes(c);
   add_audit_routes(c);
   add_openapi_route(c);

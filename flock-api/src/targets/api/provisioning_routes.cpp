@@ -2,6 +2,7 @@
 // What devices call: registration and token renewal. Both are proven by the device's own key.
 #include "services/provisioning.h"
 
+#include "services/membership.h"
 #include "targets/api/call.h"
 
 namespace flock::targets::api {
@@ -94,6 +95,12 @@ Task<net::Reply> register_route(Call& call) {
     co_return reply;
   }
   const auto& registered = std::get<services::Registered>(outcome);
+  if (registered.created) {
+    const services::DeviceIdentity& device = registered.identity;
+    co_await services::announce(
+        c.parts.bus, services::Membership::kRegistered,
+        services::membership(device.org.text(), device.fleet.text(), device.device.text()));
+  }
   co_return json_reply(registered.created ? 201 : 200,
                        credentials_json(c, registered, now, lifetime));
 }

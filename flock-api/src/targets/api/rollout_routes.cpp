@@ -5,17 +5,16 @@
 #include "async/loop.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "net/sse.h"
-#include "targets/api/call.h"
+#include "targets/api/streams.h"
 
 namespace flock::targets::api {
 namespace {
 
 // What the scheduler moves by itself.
 constexpr std::string_view kPassing[] = {"state", "reason", "counts", "rollout_id", "ended_at"};
-constexpr Duration kStreamPoll{300};
-constexpr Duration kStreamKeepAlive{15'000};
+constexpr Duration kLookAnyway{5000};  // a change is told on the bus; the broker may be away
+constexpr Duration kLookApart{200};    // a rollout of many devices changes all the time
 constexpr std::size_t kStreamPage = 1000;
-constexpr Duration kStreamLife{3'600'000};
 
 bj::object deployment_json(const Row& row) {
   bj::object target;
@@ -269,35 +268,36 @@ Task<net::Reply> list_rollout_devices(Call& call) {
 
 // Sends what differs from what was sent; the present state first, so that a reader who resumes
 // misses nothing.
-class RolloutStream {
+class RolloutStream final : public EventSource {
  public:
   RolloutStream(Context& c, Scope scope, std::string id)
-      : c_(c), scope_(std::move(scope)), id_(std::move(id)) {}
+      : c_(c), scope_(std::move(scope)), id_(std::move(id)), follower_(c.events, std::nullopt) {}
 
-  Task<void> run(net::BodyWriter& out) {
-    const SteadyPoint end = std::chrono::steady_clock::now() + kStreamLife;
-    SteadyPoint last_write = std::chrono::steady_clock::now();
-    while (std::chrono::steady_clock::now() < end) {
-      std::string text;
-      bool settled = false;
-      try {
-        text = co_await changes(settled);
-      } catch (const Error& error) {
-        if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
-        // The database is away for a moment: the reader keeps its place.
-      }
-      if (text.empty() && std::chrono::steady_clock::now() - last_write > kStreamKeepAlive)
-        text = net::kSseKeepAlive;
-      if (!text.empty()) {
-        co_await out.write(text);
-        last_write = std::chrono::steady_clock::now();
-      }
-      if (settled) co_return;
-      co_await sleep_for(kStreamPoll);
+  Task<std::string> next(Duration limit, bool& over) override {
+    const SteadyPoint now = std::chrono::steady_clock::now();
+    if (!stale_ && now < looked_ + kLookAnyway) {
+      const auto events = co_await follower_.next(limit);
+      for (const ResourceEvent& event : events)
+        stale_ = stale_ || event.subject == id_ || event.type == "gap";
+      if (!stale_) co_return "";
     }
-    co_await out.write(event(
-        "end",
-        bj::object{{"state", "RUNNING"}, {"reason", "the stream is an hour old; connect again"}}));
+    const Duration since =
+        std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now() - looked_);
+    if (since < kLookApart) co_await sleep_for(kLookApart - since);
+    try {
+      stale_ = false;
+      looked_ = std::chrono::steady_clock::now();
+      co_return co_await changes(over);
+    } catch (const Error& error) {
+      if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
+      // The database is away for a moment: the reader keeps its place.
+    }
+    co_await sleep_for(limit);
+    stale_ = true;
+    co_return "";
+  }
+  std::string goodbye(const std::string& reason) override {
+    return event("end", bj::object{{"state", "RUNNING"}, {"reason", reason}});
   }
 
  private:
@@ -345,18 +345,15 @@ class RolloutStream {
   std::string id_, rollout_;
   std::map<std::string, std::string> devices_;
   std::int64_t sequence_ = 0;
+  EventHub::Follower follower_;
+  bool stale_ = true;
+  SteadyPoint looked_;
 };
 
 Task<net::Reply> stream_rollout(Call& call) {
   const std::string id = call.parameter("id");
   co_await find_rollout(call.context, call.scope(), id);  // a problem before the first byte
-  net::Reply reply;
-  reply.response.headers.add("Content-Type", "text/event-stream");
-  reply.response.headers.add("Cache-Control", "no-store");
-  reply.response.headers.add("X-Accel-Buffering", "no");
-  const auto stream = std::make_shared<RolloutStream>(call.context, call.scope(), id);
-  reply.stream = [stream](net::BodyWriter& out) { return stream->run(out); };
-  co_return reply;
+  co_return stream_reply(call, std::make_shared<RolloutStream>(call.context, call.scope(), id));
 }
 
 }  // namespace

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/commands.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+
+#include "async/deadline.h"
+#include "async/loop.h"
+#include "base/error.h"
+#include "base/id.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "flock/internal/v1/internal.pb.h"
+#include "stores/postgres/command_statements.h"
+
+namespace flock::services {
+namespace {
+
+namespace sql = postgres::sql;
+using device::v1::CommandResult;
+using postgres::Params;
+using postgres::Row;
+using postgres::Scope;
+
+constexpr Duration kLook{2000}, kAgain{1000}, kPublishTime{5000};
+constexpr std::size_t kBatch = 200, kLongestMessage = 2000;
+constexpr const char* kCommandTopic = "flock/internal/v1/device/command";
+constexpr const char* kPresenceTopic = "flock/internal/v1/device/presence";
+
+device::v1::Command command_of(const Row& row) {
+  device::v1::Command command;
+  command.set_id(row.text("id"));
+  command.set_expires_at_ms(to_unix_ms(row.time("expires_at")));
+  const std::string& kind = row.text("kind");
+  if (kind == "restart_service") {
+    command.mutable_restart_service()->set_service(row.text("service"));
+  } else if (kind == "reboot") {
+    command.mutable_reboot();
+  } else if (kind == "identify") {
+    command.mutable_identify()->set_seconds(static_cast<std::uint32_t>(row.integer("seconds")));
+  } else {
+    device::v1::Purge* purge = command.mutable_purge();
+    purge->set_service(row.text("service"));
+    const boost::json::value volumes = json::parse(row.text("volumes"));
+    for (const boost::json::value& volume : volumes.as_array())
+      purge->add_volumes(std::string(volume.as_string()));
+  }
+  return command;
+}
+
+const char* state_name(CommandResult::State state) {
+  switch (state) {
+    case CommandResult::STARTED:
+      return "STARTED";
+    case CommandResult::DONE:
+      return "DONE";
+    case CommandResult::FAILED:
+      return "FAILED";
+    case CommandResult::EXPIRED:
+      return "EXPIRED";
+    default:
+      return nullptr;
+  }
+}
+
+// The start of what a device said, cut between characters.
+std::string shortened(std::string text) {
+  if (text.size() <= kLongestMessage) return text;
+  std::size_t end = kLongestMessage;
+  while ((text[end] & 0xc0) == 0x80) --end;
+  return text.substr(0, end) + "...";
+}
+
+}  // namespace
+
+CommandDriver::CommandDriver(Executor executor, postgres::Database& db, mqtt::Bus& bus)
+    : db_(db), bus_(bus), arrival_(executor) {}
+
+Task<void> CommandDriver::subscribe() {
+  for (const char* topic : {kCommandTopic, kPresenceTopic}) {
+    mqtt::Subscription subscription;
+    subscription.filter = std::string("$share/commands/") + topic;
+    co_await bus_.subscribe(subscription, [this](mqtt::Delivery delivery) {
+      deliveries_.push_back(std::move(delivery));
+      arrival_.set();
+    });
+  }
+}
+
+Task<void> CommandDriver::run() {
+  for (;;) {
+    arrival_.reset();
+    if (deliveries_.empty()) co_await arrival_.wait_for(kLook);
+    bool failed = false;
+    try {
+      co_await take();
+      co_await expire();
+    } catch (const Error& error) {
+      if (error.code() == Code::kCancelled) throw;
+      log::warn("commands are stuck; it is tried again", error);
+      failed = true;
+    }
+    if (failed) co_await sleep_for(kAgain);
+  }
+}
+
+// Acknowledged when it is written down.
+Task<void> CommandDriver::take() {
+  const std::size_t count = std::min(deliveries_.size(), kBatch);
+  std::vector<std::string> online;
+  for (std::size_t i = 0; i < count; ++i) {
+    const mqtt::Message& message = deliveries_[i].message;
+    if (message.topic == kCommandTopic) {
+      co_await apply(message.payload);
+      continue;
+    }
+    internal::v1::DevicePresence presence;
+    if (presence.ParseFromString(message.payload) && presence.online() &&
+        is_uuid(presence.device_id()))
+      online.push_back(presence.device_id());
+  }
+  co_await send_due(std::move(online));
+  for (std::size_t i = 0; i < count; ++i) {
+    deliveries_.front().ack();
+    deliveries_.pop_front();
+  }
+}
+
+Task<void> CommandDriver::apply(const std::string& payload) {
+  internal::v1::CommandResulted event;
+  const bool read = event.ParseFromString(payload);
+  const char* state = state_name(event.result().state());
+  if (!read || state == nullptr || !is_uuid(event.org_id()) || !is_uuid(event.device_id()) ||
+      !is_uuid(event.result().command_id())) {
+    log::warn("what became of a command cannot be read", {{"device", event.device_id()}});
+    co_return;
+  }
+  co_await db_.query(Scope::system(), sql::kCommandResult,
+                     Params()
+                         .text(event.org_id())
+                         .text(event.device_id())
+                         .text(event.result().command_id())
+                         .text(std::string(state))
+                         .text(shortened(event.result().message())));
+}
+
+Task<void> CommandDriver::send_due(std::vector<std::string> came_online) {
+  const auto due =
+      co_await db_.query(Scope::system(), sql::kCommandsDue, Params().texts(came_online));
+  for (const Row& command : due.rows) co_await send(command);
+}
+
+Task<void> CommandDriver::send(const Row& row) {
+  const device::v1::Command command = command_of(row);
+  const Duration left = from_unix_ms(command.expires_at_ms()) - system_clock().now();
+  if (left <= Duration(0)) co_return;
+  mqtt::Message message;
+  message.topic = "devices/" + row.text("device_id") + "/commands";
+  message.payload = command.SerializeAsString();
+  message.expiry = std::max(left, Duration(1000));
+  co_await with_deadline(bus_.publish(std::move(message)), kPublishTime, "sending a command");
+  co_await db_.query(Scope::system(), sql::kCommandSent,
+                     Params().text(row.text("org_id")).text(row.text("id")));
+}
+
+Task<void> CommandDriver::expire() {
+  const auto gone = co_await db_.query(Scope::system(), sql::kCommandsExpire);
+  for (const Row& row : gone.rows) {
+    internal::v1::CommandResulted event;
+    event.set_org_id(row.text("org_id"));
+    event.set_device_id(row.text("device_id"));
+    event.set_at_ms(to_unix_ms(system_clock().now()));
+    CommandResult* result = event.mutable_result();
+    result->set_command_id(row.text("id"));
+    result->set_state(row.text("state") == "FAILED" ? CommandResult::FAILED
+                                                    : CommandResult::EXPIRED);
+    result->set_message(row.text("message"));
+    mqtt::Message message;
+    message.topic = kCommandTopic;
+    message.payload = event.SerializeAsString();
+    co_await with_deadline(bus_.publish(std::move(message)), kPublishTime,
+                           "saying that a command expired");
+  }
+}
+
+}  // namespace flock::services
