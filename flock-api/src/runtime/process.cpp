@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "metrics/metrics.h"
 #include "net/http_server.h"
 
 namespace flock::runtime {
@@ -348,7 +349,7 @@ class Admin {
     } else if (path == "/readyz") {
       readiness(request, reply.response);
     } else if (path == "/metrics") {
-      reply.response.body = metrics();
+      reply.response.body = all_metrics();
     } else if (path == "/version") {
       reply.response.body = FLOCK_VERSION "\n";
     } else if (path == "/config") {
@@ -379,16 +380,14 @@ class Admin {
     response.body = (request.query("verbose") ? text : "") + (ready ? "ready\n" : "not ready\n");
   }
 
-  std::string metrics() const {
-    std::string text =
-        "# HELP flock_build_info The version that runs.\n# TYPE flock_build_info gauge\n"
-        "flock_build_info{version=\"" FLOCK_VERSION "\"} 1\n";
-    const auto gauge = [&](const std::string& name, const char* help, auto value) {
-      text += "# HELP " + name + " " + help + "\n# TYPE " + name + " gauge\n";
+  std::string all_metrics() const {
+    const auto gauge = [&](const char* name, const char* help, auto value) {
       for (const auto& thread : threads_)
-        text += name + "{target=\"" + std::string(thread->name()) + "\"} " +
-                (value(thread->health()) ? "1" : "0") + "\n";
+        metrics::Gauge(name, help, {{"target", std::string(thread->name())}})
+            .set(value(thread->health()) ? 1 : 0);
     };
+    metrics::Gauge("flock_build_info", "The version that runs.", {{"version", FLOCK_VERSION}})
+        .set(1);
     gauge("flock_target_ready", "1 when the target started and reaches all it needs.",
           [](const Health& h) { return h.ready(); });
     gauge("flock_database_up", "1 when the target's last question to PostgreSQL was answered.",
@@ -400,7 +399,7 @@ class Admin {
           [](const Health& h) { return h.live_state.load(); });
     gauge("flock_time_series_up", "1 when the target's last question to ClickHouse was answered.",
           [](const Health& h) { return h.time_series.load(); });
-    return text;
+    return metrics::text();
   }
 
   const std::vector<std::unique_ptr<TargetThread>>& threads_;
