@@ -26,6 +26,14 @@ Expected expected() {
   return out;
 }
 
+TEST(Keys, OfOneSeedAreOneKey) {
+  const Key one = Key::from_seed("fleet 1, device 7"), same = Key::from_seed("fleet 1, device 7");
+  EXPECT_EQ(one.private_pem(), same.private_pem());
+  EXPECT_NE(one.public_pem(), Key::from_seed("fleet 1, device 8").public_pem());
+  EXPECT_TRUE(Key::from_public_pem(one.public_pem()).verify("text", one.sign("text")));
+  EXPECT_EQ(Key::from_private_pem(one.private_pem()).public_pem(), one.public_pem());
+}
+
 TEST(Key, KeepsItsFormsAndSigns) {
   for (const Key::Kind kind : {Key::Kind::kP256, Key::Kind::kEd25519, Key::Kind::kRsa}) {
     const Key key = Key::generate(kind);

@@ -21,6 +21,9 @@ namespace {
 using SignaturePtr = std::unique_ptr<ECDSA_SIG, Deleter<ECDSA_SIG_free>>;
 using ParamBuilderPtr = std::unique_ptr<OSSL_PARAM_BLD, Deleter<OSSL_PARAM_BLD_free>>;
 using NumberPtr = std::unique_ptr<BIGNUM, Deleter<BN_free>>;
+using ContextPtr = std::unique_ptr<BN_CTX, Deleter<BN_CTX_free>>;
+using GroupPtr = std::unique_ptr<EC_GROUP, Deleter<EC_GROUP_free>>;
+using PointPtr = std::unique_ptr<EC_POINT, Deleter<EC_POINT_free>>;
 using ParamsPtr = std::unique_ptr<OSSL_PARAM, Deleter<OSSL_PARAM_free>>;
 
 constexpr int kCoordinate = 32;  // bytes of r, s, x and y on P-256
@@ -118,13 +121,14 @@ std::string raw_to_der(std::string_view raw) {
   return out;
 }
 
-PkeyPtr key_from_params(const char* type, OSSL_PARAM_BLD* builder) {
+PkeyPtr key_from_params(const char* type, OSSL_PARAM_BLD* builder,
+                        int selection = EVP_PKEY_PUBLIC_KEY) {
   const ParamsPtr params(OSSL_PARAM_BLD_to_param(builder));
   const PkeyContextPtr context(EVP_PKEY_CTX_new_from_name(nullptr, type, nullptr));
   EVP_PKEY* pkey = nullptr;
   if (EVP_PKEY_fromdata_init(context.get()) != 1 ||
-      EVP_PKEY_fromdata(context.get(), &pkey, EVP_PKEY_PUBLIC_KEY, params.get()) != 1) {
-    throw bad_key("not a valid public key");
+      EVP_PKEY_fromdata(context.get(), &pkey, selection, params.get()) != 1) {
+    throw bad_key("not a valid key");
   }
   return PkeyPtr(pkey);
 }
@@ -176,6 +180,36 @@ Key Key::generate(Kind kind) {
   }
   check(pkey != nullptr, "key generation");
   return wrap(PkeyPtr(pkey), true);
+}
+
+Key Key::from_seed(std::string_view seed) {
+  const GroupPtr group(EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1));
+  const std::string digest = sha256(seed);
+  NumberPtr scalar(BN_bin2bn(reinterpret_cast<const unsigned char*>(digest.data()),
+                             static_cast<int>(digest.size()), nullptr));
+  const ContextPtr context(BN_CTX_new());
+  check(group && scalar && context, "a key from a seed");
+  // Into [1, order): the digest is at most one order above.
+  check(BN_nnmod(scalar.get(), scalar.get(), EC_GROUP_get0_order(group.get()), context.get()) == 1,
+        "a key from a seed");
+  if (BN_is_zero(scalar.get())) BN_one(scalar.get());
+  const PointPtr point(EC_POINT_new(group.get()));
+  unsigned char bytes[1 + 2 * kCoordinate];
+  check(point &&
+            EC_POINT_mul(group.get(), point.get(), scalar.get(), nullptr, nullptr, context.get()) ==
+                1 &&
+            EC_POINT_point2oct(group.get(), point.get(), POINT_CONVERSION_UNCOMPRESSED, bytes,
+                               sizeof bytes, context.get()) == sizeof bytes,
+        "a key from a seed");
+  const ParamBuilderPtr builder(OSSL_PARAM_BLD_new());
+  check(builder &&
+            OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, "prime256v1",
+                                            0) == 1 &&
+            OSSL_PARAM_BLD_push_BN(builder.get(), OSSL_PKEY_PARAM_PRIV_KEY, scalar.get()) == 1 &&
+            OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, bytes,
+                                             sizeof bytes) == 1,
+        "a key from a seed");
+  return wrap(key_from_params("EC", builder.get(), EVP_PKEY_KEYPAIR), true);
 }
 
 Key Key::from_private_pem(std::string_view pem) {

@@ -15,7 +15,10 @@ namespace flock::crypto {
 class Key {
  public:
   enum class Kind { kP256, kEd25519, kRsa };
-  static Key generate(Kind kind);                     // RSA: 2048 bits
+  static Key generate(Kind kind);  // RSA: 2048 bits
+  // The same P-256 key for the same seed, which must be kept as the key is: for simulated devices
+  // that come back as who they were.
+  static Key from_seed(std::string_view seed);
   static Key from_private_pem(std::string_view pem);  // PKCS#8
   static Key from_public_pem(std::string_view pem);   // SubjectPublicKeyInfo
   static Key from_jwk(std::string_view json);         // public members only

@@ -95,6 +95,11 @@ void move_aside(const std::string& path, const std::string& reason) {
 Identity::Identity(IdentityOptions options) : options_(std::move(options)) {}
 
 void Identity::load() {
+  if (options_.key) {
+    key_ = std::make_shared<crypto::Key>(*options_.key);
+    wireguard_public_ = crypto::generate_wireguard_key().public_key;
+    return;
+  }
   make_folder(options_.data_dir);
   load_key();
   load_wireguard_key();
@@ -287,7 +292,7 @@ void Identity::take(const std::string& answer) {
   if (stored_ && id == device_id_) return;  // nothing new: no write
   stored_ = false;
   device_id_ = id;
-  store();
+  if (!options_.key) store();
 }
 
 // What is not on disk costs another registration at the next start, so it is no reason to stop.

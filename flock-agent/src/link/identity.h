@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ struct IdentityOptions {
   std::string server, provisioning_key_file, data_dir, name, agent_version;
   device::v1::Hardware hardware;
   Duration token_lifetime{0};  // what to ask for; 0: what the server gives
+  // Given: this device's key, and nothing is kept on disk (virtual devices); data_dir is not used.
+  std::optional<crypto::Key> key;
   // How to reach the server. Asked for each call: calls are an hour apart, and trusted roots that
   // are kept meanwhile are a tenth of the agent's memory.
   std::function<net::ClientOptions()> client = [] { return net::ClientOptions(); };

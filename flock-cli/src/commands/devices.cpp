@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "commands/device_verbs.h"
 #include "commands/live.h"
+#include "commands/simulate.h"
 #include "input.h"
 #include "selection.h"
 
@@ -106,12 +107,14 @@ Command devices_command() {
                    .flags = several,
                    .run = rm,
                    .repeats = true}} +
-              device_live_verbs() + device_verbs() + device_command_verbs(),
+              device_live_verbs() + device_verbs() + device_command_verbs() +
+                  std::vector<Verb>{simulate_verb()},
           .examples = {"flock devices --fleet demo", "flock devices show gw-1", "flock devices top",
                        "flock devices events gw-1", "flock devices restart gw-1 --service web",
                        "flock devices -l site=oslo,stage!=test --order-by name",
                        "flock devices label gw-1 site=oslo stage-",
                        "flock devices move -l site=oslo --to north",
+                       "flock devices simulate -n 50 --fleet demo --fail-update 5",
                        "flock devices -o json | jq -r '.items[] | select(.state == \"OFFLINE\") | "
                        ".name'"}};
 }
