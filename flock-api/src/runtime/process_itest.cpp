@@ -6,9 +6,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <boost/json.hpp>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <random>
+#include <regex>
+#include <set>
 #include <thread>
 
 #include "async/event.h"
@@ -335,6 +339,47 @@ TEST_F(Process, WaitsForStoresAndStopsWhileItWaits) {
       [&]() -> Task<void> {
         net::HttpClient http(co_await asio::this_coro::executor, {});
         co_await until_ready(http, *stack);
+      },
+      Duration(20'000));
+  program->signal(SIGTERM);
+  EXPECT_EQ(program->wait(5), 0) << program->output();
+}
+
+// The names in the dashboards' queries; of a histogram the name without its suffix.
+std::set<std::string> dashboard_metrics() {
+  std::set<std::string> names;
+  const std::regex name("flock_[a-z_]+");
+  for (const auto& file : std::filesystem::directory_iterator(FLOCK_DASHBOARDS)) {
+    const auto board = boost::json::parse(read_file(file.path().string()).value());
+    for (const auto& panel : board.at("panels").as_array()) {
+      for (const auto& target : panel.at("targets").as_array()) {
+        const std::string query(target.at("expr").as_string());
+        for (std::sregex_iterator at(query.begin(), query.end(), name), end; at != end; ++at)
+          names.insert(std::regex_replace(at->str(), std::regex("_(bucket|sum|count)$"), ""));
+      }
+    }
+  }
+  return names;
+}
+
+TEST_F(Process, ShowsEveryMetricThatADashboardNames) {
+  const std::set<std::string> names = dashboard_metrics();
+  EXPECT_GE(names.size(), 15u);
+  const auto program = stack->start();
+  run_task(
+      [&]() -> Task<void> {
+        net::HttpClient http(co_await asio::this_coro::executor, {});
+        co_await until_ready(http, *stack);
+        co_await ask(http, stack->api_url("/v1/openapi.json"));
+        std::string all, missing = "?";
+        for (int i = 0; i < 200 && !missing.empty(); ++i) {
+          all = (co_await ask(http, stack->admin_url("/metrics"))).body;
+          missing.clear();
+          for (const std::string& name : names)
+            if (all.find("# TYPE " + name + " ") == std::string::npos) missing += name + " ";
+          co_await sleep_for(Duration(50));
+        }
+        EXPECT_EQ(missing, "");
       },
       Duration(20'000));
   program->signal(SIGTERM);

@@ -56,7 +56,7 @@ TEST_F(Edits, OfOneStateAtTheSameTimeAreMadeOnce) {
     Chance chance(1);
     World world(backend, api, chance);
     co_await world.open();
-    for (const char* id : {"renameOrganization", "changeMember", "renameFleet",
+    for (const char* id : {"changeOrganization", "changeMember", "renameFleet",
                            "changeProvisioningKey", "changeEventSubscription", "updateDevice",
                            "describeRelease", "setReleaseRetention", "setFleetVariable"}) {
       const Operation& operation = operation_named(id);

@@ -108,7 +108,7 @@ Command devices_command() {
                    .run = rm,
                    .repeats = true}} +
               device_live_verbs() + device_verbs() + device_command_verbs() +
-                  std::vector<Verb>{simulate_verb()},
+              std::vector<Verb>{simulate_verb()},
           .examples = {"flock devices --fleet demo", "flock devices show gw-1", "flock devices top",
                        "flock devices events gw-1", "flock devices restart gw-1 --service web",
                        "flock devices -l site=oslo,stage!=test --order-by name",

@@ -206,6 +206,45 @@ Task<Principal> Context::admit(const Operation& operation, const net::Request& r
 
 Task<net::Reply> Context::serve(const Operation& operation, const Route& route,
                                 net::Request request, net::Parameters parameters) {
+  const SteadyPoint began = std::chrono::steady_clock::now();
+  in_flight_.add(1);
+  std::exception_ptr failure;
+  net::Reply reply;
+  int status = 500;
+  try {
+    reply = co_await answer(operation, route, std::move(request), std::move(parameters));
+    status = reply.response.status;
+  } catch (const Error& error) {
+    failure = std::current_exception();
+    status = status_of(error);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  in_flight_.add(-1);
+  measure(operation, status, began);
+  if (failure) std::rethrow_exception(failure);
+  co_return reply;
+}
+
+// Of a stream: until its first byte.
+void Context::measure(const Operation& operation, int status, SteadyPoint began) {
+  const std::string kind = std::to_string(status / 100);
+  auto at = durations_.find(operation.id + kind);
+  if (at == durations_.end())
+    at = durations_
+             .try_emplace(operation.id + kind, "flock_http_request_duration_seconds",
+                          "How long requests took, by route and kind of status.",
+                          metrics::Labels{{"target", "api"},
+                                          {"method", operation.method},
+                                          {"route", operation.pattern},
+                                          {"status_class", kind + "xx"}})
+             .first;
+  at->second.observe(
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+}
+
+Task<net::Reply> Context::answer(const Operation& operation, const Route& route,
+                                 net::Request request, net::Parameters parameters) {
   Call call(*this, operation, std::move(request), std::move(parameters));
   const bool reads = operation.method == "GET";
   Principals::Quota quota;

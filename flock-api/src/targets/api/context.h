@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "metrics/metrics.h"
 #include "net/http_client.h"
 #include "net/router.h"
 #include "oci/registry_client.h"
@@ -94,11 +95,19 @@ class Context {
   std::unordered_map<std::string, int> streams;  // open ones, by caller
 
  private:
+  // answer(), measured.
   Task<net::Reply> serve(const Operation& operation, const Route& route, net::Request request,
                          net::Parameters parameters);
+  Task<net::Reply> answer(const Operation& operation, const Route& route, net::Request request,
+                          net::Parameters parameters);
+  void measure(const Operation& operation, int status, SteadyPoint began);
 
   std::vector<std::unique_ptr<Operation>> operations_;
   std::string broker_ca_;
+  // By operation and kind of status: "getDevice2".
+  std::unordered_map<std::string, metrics::Histogram> durations_;
+  metrics::Gauge in_flight_{
+      "flock_http_requests_in_flight", "Requests that are being answered.", {{"target", "api"}}};
 };
 
 // --- Answers

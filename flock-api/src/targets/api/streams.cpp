@@ -20,14 +20,22 @@ class Place {
       throw Error(Code::kRateLimited, "you follow " + std::to_string(kMostStreams) +
                                           " streams already; close one of them");
     ++open_[key_];
+    streams().add(1);
   }
   ~Place() {
+    streams().add(-1);
     if (--open_[key_] == 0) open_.erase(key_);
   }
   Place(const Place&) = delete;
   Place& operator=(const Place&) = delete;
 
  private:
+  static metrics::Gauge& streams() {
+    static metrics::Gauge gauge("flock_event_streams", "Event streams that are open.",
+                                {{"target", "api"}});
+    return gauge;
+  }
+
   std::unordered_map<std::string, int>& open_;
   std::string key_;
 };

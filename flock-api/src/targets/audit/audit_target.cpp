@@ -16,6 +16,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
+#include "metrics/metrics.h"
 #include "stores/audit/segments.h"
 #include "targets/target.h"
 
@@ -127,9 +128,12 @@ class AuditTarget final : public Target {
       try {
         co_await store_->append(events);
         co_await put_aside(unreadable);
+        written_.add(static_cast<double>(events.size()));
+        unreadable_.add(static_cast<double>(unreadable.size()));
         break;
       } catch (const Error& error) {
         if (error.code() == Code::kCancelled) throw;
+        delayed_.add(static_cast<double>(events.size()));
         log::warn("the audit log cannot be written; trying again", error,
                   {{"events", events.size()}});
       }
@@ -175,6 +179,13 @@ class AuditTarget final : public Target {
   Event arrival_;
   std::deque<mqtt::Delivery> queue_;
   bool listening_ = false;
+  static metrics::Counter counter(const std::string& result) {
+    return {"flock_audit_events_total",
+            "Events of the audit log, by what became of a write.",
+            {{"result", result}}};
+  }
+  metrics::Counter written_ = counter("written"), unreadable_ = counter("unreadable"),
+                   delayed_ = counter("delayed");
 };
 
 }  // namespace

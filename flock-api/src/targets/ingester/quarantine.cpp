@@ -58,6 +58,7 @@ void Quarantine::write(const std::string& folder, const std::vector<Poison>& mes
 
 Task<void> Quarantine::put(std::vector<Poison> messages) {
   if (messages.empty()) co_return;
+  quarantined_.add(static_cast<double>(messages.size()));
   if (const std::int64_t times = seen_.count(static_cast<std::int64_t>(messages.size())))
     log::warn("messages that cannot be taken were put aside", {{"messages", times},
                                                                {"folder", folder_},

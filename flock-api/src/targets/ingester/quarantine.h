@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "async/task.h"
+#include "metrics/metrics.h"
 #include "targets/ingester/occasionally.h"
 
 namespace flock::targets::ingester {
@@ -29,6 +30,8 @@ class Quarantine {
   static void write(const std::string& folder, const std::vector<Poison>& messages);
   const std::string folder_;
   Occasionally seen_;
+  metrics::Counter quarantined_{"flock_ingest_quarantined_total",
+                                "Messages that cannot be used and were put aside."};
 };
 
 // Cuts `poison` from `payload`, which may be large.

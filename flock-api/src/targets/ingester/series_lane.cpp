@@ -49,7 +49,8 @@ SeriesLane::SeriesLane(Executor executor, stores::TimeSeries& series, Devices& d
       quarantine_(quarantine),
       options_(std::move(options)),
       inbox_(std::move(executor), kInboxBytes),
-      spool_(spool_options(options_, [this](std::string_view record) { note_dropped(record); })) {
+      spool_(spool_options(options_, [this](std::string_view record) { note_dropped(record); })),
+      meters_(options_.name) {
   if (!spool_.empty())
     log::info("messages wait on disk for the time series",
               {{"lane", options_.name}, {"messages", spool_.waiting_records()}});
@@ -189,7 +190,9 @@ void SeriesLane::accept(Batch& batch, Source source, Device& device, mqtt::Deliv
 
 // Returns when the store or the disk has all of it.
 Task<void> SeriesLane::keep(Batch batch) {
+  const SteadyPoint began = std::chrono::steady_clock::now();
   co_await quarantine_.put(std::move(batch.poison));
+  meters_.refused.add(static_cast<double>(batch.refused.size()));
   for (mqtt::Delivery& delivery : batch.refused) {
     inbox_.finished(Inbox::size_of(delivery));
     delivery.ack();
@@ -198,6 +201,8 @@ Task<void> SeriesLane::keep(Batch batch) {
   bool stored = false;
   if (spool_.empty()) stored = co_await store(batch.items, std::move(batch.rows));
   if (!stored) co_await spool(batch.items);
+  (stored ? meters_.stored : meters_.spooled).add(static_cast<double>(batch.items.size()));
+  meters_.took(batch.items.size(), began);
   acknowledge(batch.items);
 }
 
@@ -212,7 +217,9 @@ Task<bool> SeriesLane::store(const Items& items, stores::Rows rows) {
   if (rows.count() == 0) co_return true;
   std::string fault;
   try {
+    const SteadyPoint began = std::chrono::steady_clock::now();
     co_await series_.insert(std::move(rows));
+    writes_.observe(Meters::seconds_since(began));
     co_return true;
   } catch (const Error& error) {
     if (error.code() == Code::kCancelled) throw;
@@ -260,9 +267,12 @@ Task<void> SeriesLane::spool(const Items& items) {
     }
     co_await sleep_for(kRetry);
   }
+  meters_.spool_bytes.set(static_cast<double>(spool_.waiting_bytes()));
   const std::int64_t dropped = spool_.dropped().records;
   if (dropped == dropped_before_) co_return;
-  const auto times = dropped_.count(dropped - std::exchange(dropped_before_, dropped));
+  const std::int64_t more = dropped - std::exchange(dropped_before_, dropped);
+  meters_.dropped.add(static_cast<double>(more));
+  const auto times = dropped_.count(more);
   if (times > 0)
     log::warn("the spool is full; the oldest messages were dropped",
               {{"lane", options_.name}, {"messages", times}, {"in_all", dropped}});
@@ -326,6 +336,7 @@ Task<void> SeriesLane::drain() {
   stores::Rows rows = rows_of_items(items);
   if (!co_await store(items, std::move(rows))) co_return;
   co_await BlockingPool::shared().run_void([&] { spool_.done(records.size()); });
+  meters_.spool_bytes.set(static_cast<double>(spool_.waiting_bytes()));
   if (spool_.empty())
     log::info("the time series have what waited on disk", {{"lane", options_.name}});
 }

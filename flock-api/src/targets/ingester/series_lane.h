@@ -14,6 +14,7 @@
 #include "stores/time_series/time_series.h"
 #include "targets/ingester/devices.h"
 #include "targets/ingester/inbox.h"
+#include "targets/ingester/meters.h"
 #include "targets/ingester/occasionally.h"
 #include "targets/ingester/quarantine.h"
 #include "targets/ingester/rows.h"
@@ -95,6 +96,8 @@ class SeriesLane {
   device::v1::LogBatch logs_;
   Occasionally away_, dropped_, disk_full_, over_budget_, unknown_;
   std::int64_t dropped_before_ = 0;
+  Meters meters_;
+  metrics::Histogram writes_ = store_writes("clickhouse");
 };
 
 }  // namespace flock::targets::ingester

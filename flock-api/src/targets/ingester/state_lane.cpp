@@ -61,6 +61,7 @@ Task<void> StateLane::run() {
     Batch batch;
     batch.reserve(kBatch);
     inbox_.pop(batch, kBatch);
+    const SteadyPoint began = std::chrono::steady_clock::now();
     Work work;
     // Repeated until the stores take it; the receive maximum holds the broker back meanwhile.
     for (bool done = false; !done;) {
@@ -78,6 +79,8 @@ Task<void> StateLane::run() {
         co_await sleep_for(kRetry);
       }
     }
+    meters_.stored.add(static_cast<double>(batch.size()));
+    meters_.took(batch.size(), began);
     finish(batch, work);
     if (inbox_.wants_more()) parts_.bus.reconnect();
   }
@@ -218,7 +221,9 @@ Task<void> StateLane::put_reports(const Batch& batch, Work& work) {
   for (const Report& report : work.reports)
     reports.push_back({DeviceId::trusted(std::string(report.device)), report.seq,
                        batch[report.message].message.payload});
+  const SteadyPoint began = std::chrono::steady_clock::now();
   const std::vector<stores::Put> put = co_await parts_.live.put_reported(std::move(reports));
+  writes_.observe(Meters::seconds_since(began));
   // Of two reports of one device the second is compared with the first.
   std::unordered_map<std::string_view, std::string> told;
   for (std::size_t i = 0; i < put.size(); ++i) {

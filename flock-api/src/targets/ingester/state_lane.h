@@ -8,6 +8,7 @@
 #include "flock/device/v1/device.pb.h"
 #include "targets/ingester/devices.h"
 #include "targets/ingester/inbox.h"
+#include "targets/ingester/meters.h"
 #include "targets/ingester/presence_book.h"
 #include "targets/ingester/quarantine.h"
 #include "targets/ingester/series_lane.h"
@@ -80,6 +81,8 @@ class StateLane {
   Inbox inbox_;
   device::v1::ReportedState state_;
   device::v1::DeviceEvent event_;
+  Meters meters_{"state"};
+  metrics::Histogram writes_ = store_writes("valkey");
 };
 
 }  // namespace flock::targets::ingester

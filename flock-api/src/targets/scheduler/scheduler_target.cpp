@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <deque>
+#include <map>
 
 #include "async/event.h"
 #include "async/loop.h"
@@ -7,19 +8,23 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
+#include "metrics/metrics.h"
 #include "services/release_retention.h"
 #include "services/retention.h"
 #include "services/rollout_driver.h"
+#include "stores/postgres/count_statements.h"
 #include "targets/target.h"
 
 namespace flock::targets {
 namespace {
 
+using postgres::Scope;
+
 constexpr std::int64_t kLeaderLock = 0x666c6f636b02;  // "flock", 2
 constexpr std::int64_t kRetentionLock = 0x666c6f636b03;
 constexpr Duration kPoll{2000};
 constexpr int kRereadEvery = 5;  // rounds
-constexpr Duration kRetireEvery{60'000};
+constexpr Duration kRetireEvery{60'000}, kCountEvery{30'000};
 constexpr Duration kExpireEvery{3'600'000};
 
 class SchedulerTarget final : public Target {
@@ -100,7 +105,20 @@ class SchedulerTarget final : public Target {
     co_await parts_.db.lead(kLeaderLock, [this] { return drive(); });
   }
 
+  // 1 for as long as it lives.
+  struct Leading {
+    explicit Leading(metrics::Gauge& gauge) : gauge_(gauge) { gauge_.set(1); }
+    ~Leading() { gauge_.set(0); }
+    Leading(const Leading&) = delete;
+    Leading& operator=(const Leading&) = delete;
+
+   private:
+    metrics::Gauge& gauge_;
+  };
+
   Task<void> drive() {
+    const Leading leading(leader_);
+    SteadyPoint count_at{};
     SteadyPoint retire_at = std::chrono::steady_clock::now() + kRetireEvery;
     for (int round = 0;; ++round) {
       wake_.reset();
@@ -111,12 +129,30 @@ class SchedulerTarget final : public Target {
       co_await step("clearing desired states", driver_.clear_removed());
       if (round % kRereadEvery == 0) co_await step("rereading reports", driver_.reread_reports());
       co_await step("judging rollouts", driver_.judge());
+      if (std::chrono::steady_clock::now() >= count_at) {
+        co_await step("counting for the metrics", count());
+        count_at = std::chrono::steady_clock::now() + kCountEvery;
+      }
       if (std::chrono::steady_clock::now() >= retire_at) {
         co_await step("removing old releases", retire());
         retire_at = std::chrono::steady_clock::now() + kRetireEvery;
       }
       co_await wake_.wait_for(kPoll);
     }
+  }
+
+  Task<void> count() {
+    const auto devices = co_await parts_.db.query(Scope::system(), postgres::sql::kDeviceCounts);
+    for (const char* state : {"online", "offline"})
+      metrics::Gauge("flock_devices", "Devices that may come in, by presence.", {{"state", state}})
+          .set(static_cast<double>(devices.rows.front().integer(state)));
+    const auto rollouts = co_await parts_.db.query(Scope::system(), postgres::sql::kRolloutCounts);
+    std::map<std::string, std::int64_t> states{
+        {"RUNNING", 0}, {"COMPLETED", 0}, {"FAILED", 0}, {"SUPERSEDED", 0}};
+    for (const auto& row : rollouts.rows) states[row.text("state")] = row.integer("count");
+    for (const auto& [state, number] : states)
+      metrics::Gauge("flock_rollouts", "Rollouts, by state.", {{"state", state}})
+          .set(static_cast<double>(number));
   }
 
   // Apart from the rollouts, which must not wait for ClickHouse.
@@ -153,6 +189,7 @@ class SchedulerTarget final : public Target {
   Event wake_;
   Event arrival_{parts_.executor};
   std::deque<mqtt::Delivery> reports_;
+  metrics::Gauge leader_{"flock_leader", "1 while this target leads.", {{"target", "scheduler"}}};
 };
 
 }  // namespace
