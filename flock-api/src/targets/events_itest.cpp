@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "services/credentials.h"
 #include "targets/api_itest.h"
+#include "targets/itest_document.h"
 #include "targets/sse_listener_itest.h"
 
 namespace flock::targets {

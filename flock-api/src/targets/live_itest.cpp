@@ -8,6 +8,7 @@
 #include "async/loop.h"
 #include "base/json.h"
 #include "targets/api_itest.h"
+#include "targets/itest_document.h"
 #include "targets/sse_listener_itest.h"
 
 namespace flock::targets {
