@@ -12,7 +12,7 @@ step() { printf '%6.1fs  %s\n' "$(echo "$(date +%s.%N) $began" | awk '{print $1 
 "$root/scripts/setup.sh"
 step "packages are installed"
 mkdir -p "$root/build"
-"$root/scripts/build.sh" dev flock-api flockd flock flock_auth hello-v1 hello-v2 >"$root/build/up.log" 2>&1 ||
+"$root/scripts/build.sh" dev flock-api flockd flock-sim flock flock_auth hello-v1 hello-v2 >"$root/build/up.log" 2>&1 ||
   { tail -30 "$root/build/up.log" >&2; die "the build failed" "./dev build"; }
 step "built flock-api, flockd and flock"
 

