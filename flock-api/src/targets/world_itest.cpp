@@ -213,6 +213,12 @@ Task<std::string> World::path_for(const Operation& operation,
                    "id");
     path = filled(path, "device", known.empty() ? new_uuid() : known);
   }
+  if (path.find("{command}") != std::string::npos) {
+    std::string& known = there_["{command}"];
+    if (known.empty() && !given.contains("id"))
+      known = text(co_await post("/v1/devices/" + id + "/commands", {{"type", "identify"}}), "id");
+    path = filled(path, "command", known.empty() ? new_uuid() : known);
+  }
   co_return path;
 }
 
@@ -223,6 +229,7 @@ void World::used(const Operation& operation) {
       operation.pattern.find("variables") == std::string::npos) {
     if (operation.pattern.find("{device}") == std::string::npos) there_.erase(place);
     there_.erase("{device}");
+    there_.erase("{command}");
   }
   std::erase_if(there_, [](const auto& each) { return each.second == "set"; });
 }

@@ -217,7 +217,7 @@ Task<net::Reply> list_commands(Call& call) {
   allow_query(call.request, {"page_size", "page_token"});
   const Page page = read_page(call.request);
   if (!page.after.empty() && !is_uuid(page.after))
-    throw Error(Code::kInvalidArgument, "page_token is not one of ours");
+    throw bad_parameter("page_token", "it is not one of ours");
   const std::string device = text_of(co_await find_device(call, call.parameter("id")), "id");
   const auto rows = co_await call.query(
       sql::kCommandList,

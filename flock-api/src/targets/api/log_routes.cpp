@@ -123,7 +123,7 @@ LogToken read_token(const std::string& text, const stores::LogQuery& query) {
     if (question == question_of(query) && !token.after.empty()) return token;
   } catch (const Error&) {
   }
-  throw Error(Code::kInvalidArgument, "page_token is not one of ours, or of another question");
+  throw bad_parameter("page_token", "it is not one of ours, or of another question");
 }
 
 Task<net::Reply> answer_logs(Call& call, stores::LogQuery query) {
