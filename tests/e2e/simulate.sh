@@ -32,7 +32,7 @@ crowd_logs() { [ "$("$flock" logs --fleet crowd -n 100 -o json | grep -c .)" -ge
 wait_for 30 "lines of the crowd" crowd_logs
 ok "flock logs --fleet"
 
-kill -INT $simulation
+kill -TERM $simulation
 wait $simulation || die "flock devices simulate did not end in order: $(cat "$home/simulate.log")"
 all_offline() { [ "$(crowd | jq '[.items[] | select(.state == "OFFLINE")] | length')" = 200 ]; }
 wait_for 30 "everybody to leave" all_offline

@@ -71,7 +71,7 @@ class VirtualDevice {
   device::v1::DesiredState desired_;
   std::vector<Step> steps_;
   std::size_t step_ = 0;  // the one to report next; steps_.size(): none
-  Step shown_;
+  Step shown_{Duration(0), device::v1::ReportedState::IDLE, "", ""};
   SteadyPoint arrived_{}, state_due_{}, telemetry_due_{}, log_due_{};
   std::vector<device::v1::Command> commands_;
   std::string boot_id_;

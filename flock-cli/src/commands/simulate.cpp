@@ -53,23 +53,28 @@ class KeyFile {
   std::string path_;
 };
 
-// Waits for the program; Ctrl-C reaches it directly, and it ends in order.
+volatile std::sig_atomic_t running_child = 0;
+void pass_on(int number) { ::kill(running_child, number); }
+
+// Waits for the program, which ends in order when this one is asked to end.
 int run_to_its_end(std::vector<std::string> command) {
   std::vector<char*> argv;
   for (std::string& word : command) argv.push_back(word.data());
   argv.push_back(nullptr);
-  const auto interrupt = std::signal(SIGINT, SIG_IGN);
   const pid_t child = ::fork();
   if (child < 0) throw Error(Code::kUnavailable, "cannot start another program");
   if (child == 0) {
-    std::signal(SIGINT, SIG_DFL);
+    for (const int number : {SIGINT, SIGTERM}) std::signal(number, SIG_DFL);
     ::execvp(argv[0], argv.data());
     ::_exit(127);
   }
+  running_child = child;
+  const auto interrupt = std::signal(SIGINT, pass_on), end = std::signal(SIGTERM, pass_on);
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   std::signal(SIGINT, interrupt);
+  std::signal(SIGTERM, end);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
     throw Error(Code::kNotFound, "the program flock-sim is not installed")
         .with("program", command[0])
@@ -116,7 +121,8 @@ int simulate(Session& s) {
 Verb simulate_verb() {
   return {.name = "simulate",
           .usage = "[-n COUNT] [--fleet FLEET] [--fail-update PERCENT] [--offline-rate PERCENT]",
-          .flags = {{"count", "COUNT", "how many; default 50", 'n'},
+          .flags = {{"fleet", "FLEET", "the fleet they join", 0, Kind::kFleet},
+                    {"count", "COUNT", "how many; default 50", 'n'},
                     {"fail-update", "PERCENT", "share of devices that fail a release"},
                     {"offline-rate", "PERCENT", "share of devices that come and go"},
                     {"log-every", "DURATION", "a line of each service, such as 5s"},
