@@ -215,10 +215,10 @@ struct LogFollower::Impl {
   Task<void> watch_loop(asio::posix::stream_descriptor& source, std::function<void()> empty) {
     for (;;) {
       co_await source.async_wait(asio::posix::descriptor_base::wait_read, asio::use_awaitable);
+      empty();  // before the logs are read: what comes during that is a sign of its own
       wake.set();
       read.reset();
       co_await read.wait();
-      empty();
     }
   }
 

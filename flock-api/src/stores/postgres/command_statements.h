@@ -33,10 +33,12 @@ inline constexpr const char* kCommandTargets =
 
 // --- The driver's
 // ---------------------------------------------------------------------------------
-// Who came online is sent again what he may have lost on the way; the id tells him so.
+// Who came online is sent again what he may have lost on the way; the id tells him so. That he is
+// there is told before it is committed, so his row may not say so yet.
 inline constexpr const char* kCommandsDue = FLOCK_COMMAND_COLUMNS
     "WHERE c.state IN ('PENDING', 'SENT') AND c.expires_at > now() AND (c.state = 'PENDING' OR "
-    "c.device_id = ANY($1::uuid[])) AND d.online ORDER BY c.id LIMIT 500";
+    "c.device_id = ANY($1::uuid[])) AND (d.online OR c.device_id = ANY($1::uuid[])) ORDER BY c.id "
+    "LIMIT 500";
 inline constexpr const char* kCommandSent =
     "UPDATE device_commands SET state = 'SENT', sent_at = coalesce(sent_at, now()), changed_at = "
     "now() WHERE org_id = $1 AND id = $2 AND state = 'PENDING'";
