@@ -162,23 +162,25 @@ Statement lines(const LogQuery& query, const std::optional<LogPlace>& after, Win
   return sql;
 }
 
-MetricPoint read_latest(RowReader& in) {
+// What both kinds of points begin with.
+MetricPoint read_place(RowReader& in) {
   MetricPoint out;
   out.device = in.text();
   out.service = in.text();
   out.name = in.text();
   out.at_ms = in.number<std::int64_t>();
+  return out;
+}
+
+MetricPoint read_latest(RowReader& in) {
+  MetricPoint out = read_place(in);
   out.min = out.max = out.avg = in.number<double>();
   out.count = 1;
   return out;
 }
 
 MetricPoint read_bucket(RowReader& in) {
-  MetricPoint out;
-  out.device = in.text();
-  out.service = in.text();
-  out.name = in.text();
-  out.at_ms = in.number<std::int64_t>();
+  MetricPoint out = read_place(in);
   out.min = in.number<double>();
   out.max = in.number<double>();
   out.avg = in.number<double>();
