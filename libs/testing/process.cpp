@@ -10,10 +10,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <thread>
 
 #include "base/error.h"
@@ -102,16 +104,39 @@ void Process::stop(int number) {
   pid_ = -1;
 }
 
-int free_port() {
+namespace {
+
+// Where the kernel takes the ports of outgoing connections from (ip(7), ip_local_port_range).
+int first_ephemeral_port() {
+  std::ifstream range("/proc/sys/net/ipv4/ip_local_port_range");
+  int first = 32768;
+  range >> first;
+  return first;
+}
+
+bool bindable(int port) {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  auto* generic = reinterpret_cast<sockaddr*>(&address);
-  FLOCK_ASSERT(::bind(fd, generic, size) == 0 && ::getsockname(fd, generic, &size) == 0);
+  const bool bound = ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
   ::close(fd);
-  return ntohs(address.sin_port);
+  return bound;
+}
+
+}  // namespace
+
+int free_port() {
+  static std::mt19937 random(std::random_device{}());
+  constexpr int kFirst = 10000;
+  std::uniform_int_distribution<int> any(kFirst,
+                                         std::max(kFirst + 5000, first_ephemeral_port()) - 1);
+  for (int tries = 0; tries < 1000; ++tries) {
+    const int port = any(random);
+    if (bindable(port)) return port;
+  }
+  throw Error(Code::kUnavailable, "no TCP port is free");
 }
 
 bool port_open(int port) {

@@ -44,7 +44,8 @@ class Process {
   pid_t pid_ = -1;
 };
 
-// Free at the moment of asking.
+// Free at the moment of asking, and outside of what outgoing connections take, so that a server
+// that is stopped finds its port free again.
 int free_port();
 bool port_open(int port);
 // Polls every 10 ms; throws Error{kTimeout} naming `what`.
