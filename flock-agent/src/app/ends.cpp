@@ -16,10 +16,11 @@ namespace {
 
 using device::v1::Service;
 
-// The runtime writes down who ended a container a moment after it ended.
 // Between the kernel's deed and the runtime telling of the container's end.
 constexpr Duration kKillShows{15'000};
-constexpr Duration kEndingWritten{1'500};
+// The runtime writes down who ended a container a moment after it ended: on a busy machine seconds
+// after it, which is waited for when the end looks like one that was asked for.
+constexpr Duration kEndingWritten{1'500}, kEndingWrittenLate{4'000};
 
 // One run of one container.
 struct KnownRun {
@@ -105,14 +106,23 @@ struct Ends::Impl {
     background.spawn("ending", judge_exit(id, run.service, std::move(last), {true, false}));
   }
 
-  Task<void> judge_exit(std::string id, std::string service, LastRun last, Circumstances then) {
-    co_await sleep_for(kEndingWritten);
-    Ending ending;
+  Task<Ending> ending_of(std::string id, std::string service, TimePoint started) {
     try {
-      ending = co_await runtime.ending_of(id, last.started);
+      co_return co_await runtime.ending_of(id, started);
     } catch (const Error& error) {
       if (error.code() == Code::kCancelled) throw;
       log::debug("cannot tell who ended a container", error, {{"service", service}});
+    }
+    co_return Ending();
+  }
+
+  Task<void> judge_exit(std::string id, std::string service, LastRun last, Circumstances then) {
+    co_await sleep_for(kEndingWritten);
+    Ending ending = co_await ending_of(id, service, last.started);
+    if (!ending.by_others && last.exit.by() == device::v1::Exit::BY_UNSPECIFIED &&
+        last.exit.code() == 0) {
+      co_await sleep_for(kEndingWrittenLate);
+      ending = co_await ending_of(id, service, last.started);
     }
     if (last.exit.by() == device::v1::Exit::BY_UNSPECIFIED) {
       const bool others = ending.by_others || comes_from_outside(last.exit.signal());
