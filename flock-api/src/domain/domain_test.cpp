@@ -10,7 +10,7 @@
 namespace flock::domain {
 namespace {
 
-TEST(RolloutDecide, FollowsTheTable) {
+TEST(RolloutJudge, FollowsTheTable) {
   const std::tuple<RolloutCounts, double, Verdict> cases[] = {
       {{0, 0, 0, 0}, 1, Verdict::kComplete},    {{3, 0, 0, 0}, 1, Verdict::kContinue},
       {{3, 3, 0, 0}, 1, Verdict::kComplete},    {{3, 2, 1, 0}, 1, Verdict::kComplete},
@@ -20,16 +20,16 @@ TEST(RolloutDecide, FollowsTheTable) {
       {{2, 1, 0, 1}, 1, Verdict::kComplete},    {{2, 0, 1, 1}, 1, Verdict::kFail},
   };
   for (const auto& [counts, ratio, wanted] : cases) {
-    EXPECT_EQ(decide(counts, ratio, "x").verdict, wanted)
+    EXPECT_EQ(judge(counts, ratio, "x").verdict, wanted)
         << counts.total << counts.confirmed << counts.failed << counts.superseded << " " << ratio;
   }
-  EXPECT_EQ(decide({2, 0, 2, 0}, 1, "image_pull_failed: no").reason,
+  EXPECT_EQ(judge({2, 0, 2, 0}, 1, "image_pull_failed: no").reason,
             "2 of 2 devices failed: image_pull_failed: no");
 }
 
 // Whatever the order of events, a rollout whose devices all settle ends, and it never completes
 // with an open device.
-TEST(RolloutDecide, AlwaysEndsAndNeverTooEarly) {
+TEST(RolloutJudge, AlwaysEndsAndNeverTooEarly) {
   const unsigned seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
@@ -38,12 +38,12 @@ TEST(RolloutDecide, AlwaysEndsAndNeverTooEarly) {
     counts.total = 1 + random() % 8;
     const double ratio = static_cast<double>(random() % 5) / 4;
     while (counts.open() > 0) {
-      const Verdict before = decide(counts, ratio, "").verdict;
+      const Verdict before = judge(counts, ratio, "").verdict;
       EXPECT_TRUE(before == Verdict::kContinue || (before == Verdict::kFail && counts.failed > 0));
       std::int64_t* settled[] = {&counts.confirmed, &counts.failed, &counts.superseded};
       ++*settled[random() % 3];
     }
-    EXPECT_NE(decide(counts, ratio, "").verdict, Verdict::kContinue);
+    EXPECT_NE(judge(counts, ratio, "").verdict, Verdict::kContinue);
   }
 }
 

@@ -39,7 +39,7 @@ std::string missing_proof(const device::v1::ReportedState& report,
 
 }  // namespace
 
-Decision decide(const RolloutCounts& counts, double max_failed_ratio,
+Judgement judge(const RolloutCounts& counts, double max_failed_ratio,
                 const std::string& first_failure) {
   const std::int64_t judged = counts.total - counts.superseded;
   if (counts.total > 0 && judged == 0)

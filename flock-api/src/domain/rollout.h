@@ -15,14 +15,14 @@ struct RolloutCounts {
 };
 
 enum class Verdict { kContinue, kComplete, kFail, kSuperseded };
-struct Decision {
+struct Judgement {
   Verdict verdict = Verdict::kContinue;
   std::string reason;
 };
 // `max_failed_ratio` 0..1 of the devices that were not superseded: above it the rollout fails at
 // once, otherwise it waits for the rest. It completes when every device is settled and the share of
 // failures is within the limit and not everything failed.
-Decision decide(const RolloutCounts& counts, double max_failed_ratio,
+Judgement judge(const RolloutCounts& counts, double max_failed_ratio,
                 const std::string& first_failure);
 
 // What one report says about a device's part in a rollout: the state's name in the API and the

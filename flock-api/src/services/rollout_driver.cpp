@@ -374,7 +374,7 @@ Task<void> RolloutDriver::judge() {
     const Row& row = counted.rows.at(0);
     domain::RolloutCounts counts{row.integer("total"), row.integer("confirmed"),
                                  row.integer("failed"), row.integer("superseded")};
-    const domain::Decision decision = domain::decide(
+    const domain::Judgement decision = domain::judge(
         counts, rollout.real("max_failed_ratio"), row.optional_text("first_failure").value_or(""));
     if (decision.verdict == domain::Verdict::kContinue) continue;
     const char* state = decision.verdict == domain::Verdict::kComplete ? "COMPLETED"

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+// Random plans, fleets, failures, absences, operators, kills and clocks that jump, against what
+// must always hold. FLOCK_SEED repeats a run; FLOCK_SCHEDULES says how many there are.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <random>
+
+#include "base/error.h"
+#include "domain/rollout_decide.h"
+
+namespace flock::domain {
+namespace {
+
+enum class Part { kWaiting, kUpdating, kConfirmed, kFailed, kSuperseded };
+enum class Way { kNone, kReturning, kReturned, kStuck };  // back
+
+struct Device {
+  Part part = Part::kWaiting;
+  Way way = Way::kNone;
+  bool online = true, bad = false, unhealthy = false;
+  int given = 0;  // how often it was given the release
+  std::int64_t began_ms = 0, settled_ms = 0;
+  bool reached() const { return given > 0 && part != Part::kSuperseded; }
+};
+
+class World {
+ public:
+  explicit World(unsigned seed) : random_(seed) {
+    plan_ = random_plan();
+    devices_.resize(random_() % 40);
+    const auto bad = random_() % 101;
+    for (Device& device : devices_) {
+      device.online = random_() % 8 != 0;
+      device.bad = random_() % 100 < bad * (random_() % 2);
+    }
+    ends_ = stage_ends(plan_, static_cast<std::int64_t>(devices_.size()));
+    progress_.state = plan_.approval             ? RolloutState::kAwaitingApproval
+                      : plan_.start_at_ms > now_ ? RolloutState::kScheduled
+                                                 : RolloutState::kRunning;
+    progress_.opened_ms = now_;
+  }
+
+  void run() {
+    for (int round = 0; round < 3000; ++round) {
+      const bool calm = round > 300;  // then nothing new goes wrong, and operators want it to end
+      live(calm);
+      if (!calm && random_() % 40 == 0) operate();
+      if (calm && progress_.state == RolloutState::kAwaitingApproval) give(Order::kApprove);
+      if (calm && progress_.why.ends_with("an operator lets the next one begin"))
+        give(Order::kAdvance);
+      if (calm && progress_.state == RolloutState::kPaused)
+        give(pauses_++ < 20 ? Order::kResume : Order::kAbort);
+      step();
+      check();
+      if (::testing::Test::HasFailure()) return;
+      if (has_ended(progress_.state) && calm) break;
+    }
+    EXPECT_TRUE(has_ended(progress_.state)) << progress_.why;
+    check_end();
+  }
+
+ private:
+  RolloutPlan random_plan() {
+    RolloutPlan plan;
+    plan.stages.clear();
+    double share = 0;
+    for (auto more = random_() % 4; more > 0; --more) {
+      share += 0.01 + static_cast<double>(random_() % 25) / 100;
+      plan.stages.push_back({.share = share,
+                             .soak = Duration(static_cast<std::int64_t>(random_() % 60'000)),
+                             .by_hand = random_() % 5 == 0});
+    }
+    plan.stages.push_back({});
+    for (int signal = 0; signal < 6; ++signal) {
+      if (random_() % 3 != 0) continue;
+      plan.gates.push_back({static_cast<Signal>(signal), static_cast<double>(random_() % 101) / 100,
+                            static_cast<std::int64_t>(1 + random_() % 5),
+                            static_cast<std::int64_t>(1 + random_() % 3), random_() % 5 == 0});
+    }
+    if (random_() % 2 == 0) plan.limits.updating = static_cast<std::int64_t>(1 + random_() % 5);
+    if (random_() % 4 == 0) plan.limits.per_minute = static_cast<std::int64_t>(1 + random_() % 8);
+    plan.on_failure = static_cast<OnFailure>(random_() % 3);
+    plan.max_failed_ratio = static_cast<double>(random_() % 101) / 100;
+    plan.offline_patience = Duration(static_cast<std::int64_t>(random_() % 600'000));
+    plan.approval = random_() % 10 == 0;
+    if (random_() % 10 == 0)
+      plan.start_at_ms = now_ + static_cast<std::int64_t>(random_() % 90'000);
+    EXPECT_TRUE(faults_of(plan).empty());
+    return plan;
+  }
+
+  // What devices and newer deployments do by themselves, and the clock.
+  void live(bool calm) {
+    now_ += static_cast<std::int64_t>(random_() % 5000);
+    if (!calm && random_() % 100 == 0)
+      now_ += static_cast<std::int64_t>(random_() % 200'000) - 100'000;
+    for (Device& device : devices_) {
+      if (random_() % 20 == 0) device.online = !device.online && (calm || random_() % 2 == 0);
+      if (calm && device.bad && random_() % 4 == 0) device.bad = false;
+      if (!calm && random_() % 2000 == 0 && device.way == Way::kNone)
+        device.part = Part::kSuperseded;
+      if (!device.online || random_() % 3 != 0) continue;
+      if (device.way == Way::kReturning) {
+        device.way = device.bad && random_() % 4 == 0 ? Way::kStuck : Way::kReturned;
+      } else if (device.part == Part::kUpdating) {
+        device.part = device.bad ? Part::kFailed : Part::kConfirmed;
+        device.settled_ms = now_;
+      } else if (device.part == Part::kConfirmed) {
+        device.unhealthy = device.bad && random_() % 2 == 0;
+      }
+    }
+  }
+
+  RolloutSeen see() {
+    RolloutSeen seen;
+    seen.now_ms = now_;
+    seen.ends = ends_;
+    StageCounts& c = seen.counts;
+    const std::int64_t end = ends_.at(static_cast<std::size_t>(progress_.stage));
+    const std::int64_t start =
+        progress_.stage == 0 ? 0 : ends_.at(static_cast<std::size_t>(progress_.stage) - 1);
+    c.total = static_cast<std::int64_t>(devices_.size());
+    for (std::int64_t i = 0; i < c.total; ++i) {
+      const Device& device = devices_[static_cast<std::size_t>(i)];
+      const bool in_stage = i >= start && i < end;
+      const bool lately = device.settled_ms > now_ - 600'000;
+      c.superseded += device.part == Part::kSuperseded;
+      if (device.part == Part::kWaiting && i < end)
+        ++(device.online ? c.waiting_online : c.waiting_offline);
+      if (device.part == Part::kUpdating) ++(device.online ? c.updating : c.offline);
+      c.confirmed += device.part == Part::kConfirmed;
+      c.failed += device.part == Part::kFailed;
+      c.confirmed_lately += device.part == Part::kConfirmed && lately;
+      c.failed_lately += device.part == Part::kFailed && lately;
+      const bool open = device.part == Part::kWaiting || device.part == Part::kUpdating;
+      c.stage_settled +=
+          in_stage && (device.part == Part::kConfirmed || device.part == Part::kFailed);
+      c.stage_away += in_stage && open && !device.online;
+      if (!device.reached()) continue;
+      c.began_lately += device.began_ms > now_ - 60'000;
+      c.online += device.online;
+      c.unhealthy += device.part == Part::kConfirmed && device.unhealthy;
+      if (!progress_.returning) continue;
+      c.to_return += device.way == Way::kNone;
+      if (device.way == Way::kReturning) ++(device.online ? c.returning : c.returning_offline);
+      c.returned += device.way == Way::kReturned;
+      c.stuck += device.way == Way::kStuck;
+    }
+    for (std::size_t i = 0; i < plan_.gates.size(); ++i)
+      seen.gates.push_back(look(plan_.gates[i], c, progress_.forgiven, gates_[i], now_));
+    return seen;
+  }
+
+  // What the scheduler does in one transaction. A kill before its end changes nothing.
+  void step() {
+    gates_.resize(plan_.gates.size());
+    const RolloutSeen seen = see();
+    const Decision decision = decide(plan_, progress_, seen);
+    if (random_() % 20 == 0) return;
+    if (decision.step == Step::kLetGo) let_go(decision.count, seen);
+    if (decision.step == Step::kReturn) take_back(decision.count, seen);
+    gates_ = seen.gates;
+    progress_ = carry_out(progress_, decision, seen);
+    if (decision.step == Step::kEnd && decision.end == RolloutState::kCompleted)
+      EXPECT_EQ(seen.counts.updating, 0);
+    if (!has_ended(progress_.state)) EXPECT_FALSE(progress_.why.empty());
+  }
+
+  void let_go(std::int64_t count, const RolloutSeen& seen) {
+    const bool limited = plan_.limits.updating > 0 || plan_.limits.per_minute > 0;
+    const std::int64_t end = ends_.at(static_cast<std::size_t>(progress_.stage));
+    EXPECT_FALSE(progress_.returning);
+    for (std::int64_t i = 0; i < end && count > 0; ++i) {
+      Device& device = devices_[static_cast<std::size_t>(i)];
+      if (device.part != Part::kWaiting || (limited && !device.online)) continue;
+      device.part = Part::kUpdating;
+      device.began_ms = now_;
+      ++device.given;
+      --count;
+    }
+    EXPECT_EQ(count, 0) << "more than there are in the stage";
+    std::int64_t updating = 0;
+    for (const Device& device : devices_)
+      updating += device.part == Part::kUpdating && device.online;
+    if (plan_.limits.updating > 0)
+      EXPECT_LE(updating, std::max(plan_.limits.updating, seen.counts.updating));
+  }
+
+  void take_back(std::int64_t count, const RolloutSeen&) {
+    EXPECT_TRUE(progress_.returning);
+    for (Device& device : devices_) {
+      if (count == 0) break;
+      if (!device.reached() || device.way != Way::kNone) continue;
+      device.way = Way::kReturning;
+      --count;
+    }
+    EXPECT_EQ(count, 0);
+  }
+
+  void operate() { give(static_cast<Order>(random_() % 7)); }
+  void give(Order order) {
+    const RolloutSeen seen = (gates_.resize(plan_.gates.size()), see());
+    try {
+      progress_ = obey(progress_, order, seen.counts, now_);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::kConflict);
+    }
+  }
+
+  void check() {
+    for (std::size_t i = 0; i < devices_.size(); ++i) {
+      const Device& device = devices_[i];
+      EXPECT_LE(device.given, 1) << "a release was given twice";
+      if (device.given > 0)
+        EXPECT_LT(static_cast<std::int64_t>(i), ends_.at(static_cast<std::size_t>(progress_.stage)))
+            << "a device of a later stage was touched";
+    }
+  }
+
+  void check_end() {
+    for (const Device& device : devices_) {
+      if (progress_.state == RolloutState::kRolledBack && device.reached())
+        EXPECT_NE(device.way, Way::kNone) << "a touched device was left";
+      if (progress_.state == RolloutState::kCompleted) EXPECT_EQ(device.way, Way::kNone);
+    }
+  }
+
+  std::mt19937 random_;
+  std::int64_t now_ = 1'700'000'000'000;
+  RolloutPlan plan_;
+  RolloutProgress progress_;
+  std::vector<Device> devices_;
+  std::vector<std::int64_t> ends_;
+  std::vector<GateView> gates_;
+  int pauses_ = 0;
+};
+
+long number_of(const char* name, long fallback) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? std::strtol(text, nullptr, 10) : fallback;
+}
+
+TEST(RolloutModel, HoldsWhatItMustInEverySchedule) {
+  const auto first = static_cast<unsigned>(number_of("FLOCK_SEED", std::random_device()()));
+  const long schedules = number_of("FLOCK_SCHEDULES", 2000);
+  for (long i = 0; i < schedules; ++i) {
+    const unsigned seed = first + static_cast<unsigned>(i);
+    SCOPED_TRACE("FLOCK_SEED=" + std::to_string(seed) + " FLOCK_SCHEDULES=1");
+    World(seed).run();
+    ASSERT_FALSE(::testing::Test::HasFailure());
+  }
+  RecordProperty("schedules", static_cast<int>(schedules));
+  std::printf("%ld schedules from FLOCK_SEED=%u\n", schedules, first);
+}
+
+}  // namespace
+}  // namespace flock::domain

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "domain/rollout_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+namespace flock::domain {
+namespace {
+
+constexpr std::array<std::pair<Signal, std::string_view>, 6> kSignals{{
+    {Signal::kConfirmed, "confirmed"},
+    {Signal::kOnline, "online"},
+    {Signal::kFailed, "failed"},
+    {Signal::kFailedLately, "failed_lately"},
+    {Signal::kUnhealthy, "unhealthy"},
+    {Signal::kRestarting, "restarting"},
+}};
+constexpr Duration kLongestSoak{30LL * 86'400'000};
+
+bool is_ratio(double value) { return value >= 0 && value <= 1; }  // false for NaN
+
+void check_stages(const RolloutPlan& plan, std::vector<PlanFault>& faults) {
+  if (plan.stages.empty() || plan.stages.size() > kMaxStages) {
+    faults.push_back({"/stages", "there must be 1 to " + std::to_string(kMaxStages) + " stages"});
+    return;
+  }
+  for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+    const Stage& stage = plan.stages[i];
+    const std::string at = "/stages/" + std::to_string(i);
+    if (stage.count < 0) faults.push_back({at + "/count", "must be at least 1"});
+    if (stage.count == 0 && !(stage.share > 0 && stage.share <= 1))
+      faults.push_back({at + "/share", "must be above 0 and at most 1"});
+    if (stage.soak < Duration(0) || stage.soak > kLongestSoak)
+      faults.push_back({at + "/soak", "must be at most " + to_string(kLongestSoak)});
+    if (i == 0) continue;
+    const Stage& before = plan.stages[i - 1];
+    if (stage.count > 0 && before.count > 0 && stage.count <= before.count)
+      faults.push_back({at + "/count", "must be above that of the stage before it"});
+    if (stage.count == 0 && before.count == 0 && stage.share <= before.share)
+      faults.push_back({at + "/share", "must be above that of the stage before it"});
+  }
+  const Stage& last = plan.stages.back();
+  if (last.count > 0 || last.share < 1)
+    faults.push_back({"/stages/" + std::to_string(plan.stages.size() - 1) + "/share",
+                      "the last stage must reach every device: its share must be 1"});
+}
+
+void check_gates(const RolloutPlan& plan, std::vector<PlanFault>& faults) {
+  if (plan.gates.size() > kMaxGates)
+    faults.push_back({"/gates", "there may be " + std::to_string(kMaxGates) + " gates at most"});
+  for (std::size_t i = 0; i < plan.gates.size(); ++i) {
+    const Gate& gate = plan.gates[i];
+    const std::string at = "/gates/" + std::to_string(i);
+    if (!is_ratio(gate.limit)) faults.push_back({at + "/limit", "must be between 0 and 1"});
+    if (gate.sample < 1) faults.push_back({at + "/sample", "must be at least 1"});
+    if (gate.in_a_row < 1 || gate.in_a_row > 100)
+      faults.push_back({at + "/in_a_row", "must be between 1 and 100"});
+    const auto same = [&](const Gate& other) { return other.signal == gate.signal; };
+    if (std::any_of(plan.gates.begin(), plan.gates.begin() + static_cast<std::ptrdiff_t>(i), same))
+      faults.push_back({at + "/signal", "there is a gate on it already"});
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(Signal signal) {
+  for (const auto& [value, name] : kSignals)
+    if (value == signal) return name;
+  return "";
+}
+
+std::optional<Signal> signal_named(std::string_view name) {
+  for (const auto& [value, known] : kSignals)
+    if (known == name) return value;
+  return std::nullopt;
+}
+
+bool wants_much(Signal signal) { return signal == Signal::kConfirmed || signal == Signal::kOnline; }
+
+std::vector<PlanFault> faults_of(const RolloutPlan& plan) {
+  std::vector<PlanFault> faults;
+  check_stages(plan, faults);
+  check_gates(plan, faults);
+  if (plan.limits.updating < 0) faults.push_back({"/max_updating", "must be at least 1"});
+  if (plan.limits.per_minute < 0) faults.push_back({"/max_per_minute", "must be at least 1"});
+  if (!is_ratio(plan.max_failed_ratio))
+    faults.push_back({"/max_failed_ratio", "must be between 0 and 1"});
+  if (plan.offline_patience < Duration(0) || plan.offline_patience > kLongestSoak)
+    faults.push_back({"/offline_patience", "must be at most " + to_string(kLongestSoak)});
+  return faults;
+}
+
+std::vector<std::int64_t> stage_ends(const RolloutPlan& plan, std::int64_t total) {
+  std::vector<std::int64_t> ends;
+  std::int64_t before = 0;
+  for (const Stage& stage : plan.stages) {
+    // A share such as 0.1 is a little more than a tenth: what is within a millionth is no device.
+    const double exact = stage.share * static_cast<double>(total);
+    const std::int64_t wanted =
+        stage.count > 0 ? stage.count : static_cast<std::int64_t>(std::ceil(exact - 1e-6));
+    before = std::clamp(wanted, before, total);
+    ends.push_back(before);
+  }
+  if (!ends.empty()) ends.back() = total;
+  return ends;
+}
+
+}  // namespace flock::domain

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// What was decided about a rollout before it began (spec.md, Release and Rollout Model).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/time.h"
+
+namespace flock::domain {
+
+// A stage holds the devices of those before it too: of ten devices, stages of 0.1 and 1 reach one
+// device and then nine more.
+struct Stage {
+  double share = 1;        // of the rollout's devices, above 0 and at most 1; unless there is
+  std::int64_t count = 0;  // a number of devices (0: none)
+  Duration soak{0};        // how long it is watched after its last device settled
+  bool by_hand = false;    // the next one begins when an operator says so
+};
+
+// What is measured on the devices that were reached so far.
+enum class Signal {
+  kConfirmed,     // confirmed, of those that settled; at the end of a stage
+  kOnline,        // online, of those reached; at the end of a stage
+  kFailed,        // failed, of those that settled
+  kFailedLately,  // the same, of those that settled within the last ten minutes
+  kUnhealthy,     // unhealthy after they were confirmed, of those confirmed
+  kRestarting,    // whose containers restart again and again, of those reached
+};
+std::string_view name_of(Signal signal);
+std::optional<Signal> signal_named(std::string_view name);
+// Its limit is the least value that passes; that of the others is the most.
+bool wants_much(Signal signal);
+
+struct Gate {
+  Signal signal = Signal::kFailed;
+  double limit = 0;           // 0..1
+  std::int64_t sample = 1;    // devices that it must be measured on at least
+  std::int64_t in_a_row = 1;  // equal results, kGateEvery apart, before they count
+  bool dry_run = false;       // is shown, and stops nothing
+};
+
+// 0: no limit.
+struct Limits {
+  std::int64_t updating = 0;    // devices at the same time
+  std::int64_t per_minute = 0;  // devices that begin
+};
+
+enum class OnFailure { kStop, kPause, kRollBack };
+
+struct RolloutPlan {
+  std::vector<Stage> stages{Stage{}};
+  std::vector<Gate> gates;
+  Limits limits;
+  OnFailure on_failure = OnFailure::kStop;
+  double max_failed_ratio = 1;               // of the devices reached: above it the rollout failed
+  Duration offline_patience{24 * 3600'000};  // how long devices that are away are waited for
+  bool approval = false;                     // another person must agree before it begins
+  std::int64_t start_at_ms = 0;              // Unix time; 0: at once
+};
+
+inline constexpr std::size_t kMaxStages = 50, kMaxGates = 20;
+
+struct PlanFault {
+  std::string pointer;  // into the strategy, as "/stages/1/share"
+  std::string what;
+};
+// Everything that is wrong with a plan; empty when it can be carried out.
+std::vector<PlanFault> faults_of(const RolloutPlan& plan);
+
+// How many of `total` devices each stage reaches; the last one reaches all. A share is rounded up,
+// so that no stage is empty while there are devices.
+std::vector<std::int64_t> stage_ends(const RolloutPlan& plan, std::int64_t total);
+
+}  // namespace flock::domain
