@@ -279,7 +279,6 @@ TEST_F(LogsOfContainers, WhatTheFullSpoolDropsIsCountedExactly) {
     co_await want(backend.device, wish(1, {"12000", "200", "80", "one"}));
     co_await until("the first lines", [&] { return !lines.empty(); });
     broker.stop();
-    // What was on its way when the broker went is waited for up to 30 s, and the rest behind it.
     co_await until("a full spool", [&] { return spooled() > little.spool_limit * 3 / 4; });
     co_await sleep_for(Duration(2'000));
     broker.start();
