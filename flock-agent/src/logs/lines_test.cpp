@@ -178,6 +178,9 @@ TEST(KernelLogTest, ReadsARecord) {
   EXPECT_EQ(record.line.level(), LogLine::ERROR);
   EXPECT_EQ(record.line.source(), LogLine::KERNEL);
   EXPECT_EQ(record.line.at_ms(), 1'005'140);
+  ASSERT_TRUE(
+      parse_kernel_record("6,1,2,-;rcu: \\x09Gr\\xc3\\xbc\\xc3\\x9fe\\x5c \\x1 \\x\n", 0, record));
+  EXPECT_EQ(record.line.text(), "rcu: \tGrüße\\ \\x1 \\x");
   for (const char* bad : {"", ";", "x,1,2;y", "1,2;y"})
     EXPECT_FALSE(parse_kernel_record(bad, 0, record)) << bad;
 }

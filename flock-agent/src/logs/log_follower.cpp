@@ -220,10 +220,9 @@ struct LogFollower::Impl {
   std::string kernel_source() const { return "kernel of " + options.boot_id; }
 
   void start_kernel() {
-    LogStream& stream = stream_of("");
-    stream.begin_source(kernel_source());
+    const auto from = stream_of("").resume_source(kernel_source());
     try {
-      kernel = std::make_unique<KernelLog>(options.kernel_path, stream.source_offset());
+      kernel = std::make_unique<KernelLog>(options.kernel_path, from.value_or(0));
     } catch (const Error& error) {
       log::warn("the kernel's messages cannot be followed", error);
     }
@@ -232,13 +231,13 @@ struct LogFollower::Impl {
   Task<bool> read_kernel() {
     LogStream& stream = stream_of("");
     KernelRecord record;
-    bool lost = false;
     for (int i = 0; i < 256; ++i) {
-      if (!kernel->read(record, lost)) co_return false;
+      if (!kernel->read(record)) co_return false;
+      if (!stream.begun()) stream.begin_source(record.sequence);
+      // The ring went over them.
       const std::int64_t missing = record.sequence - stream.source_offset();
-      if (missing > 0 && stream.source_offset() > 0)
-        stream.add_gap(device::v1::LogGap::UNREADABLE, missing, record.line.at_ms(),
-                       record.line.at_ms());
+      const std::int64_t at = record.line.at_ms();
+      if (missing > 0) stream.add_gap(device::v1::LogGap::UNREADABLE, missing, at, at);
       stream.add_line(std::move(record.line), record.sequence + 1);
       if (sink.bytes >= kBatchBytes) co_await cut();
     }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "logs/log_follower.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -27,6 +29,27 @@ using device::v1::LogGap;
 using flock::testing::run_task;
 using flock::testing::TempDir;
 
+// The kernel's ring: each opening of the real one begins with the oldest message that is left.
+// One record a read, as the kernel gives them: a pipe in packet mode (pipe(2), O_DIRECT).
+class Ring {
+ public:
+  explicit Ring(const std::string& path) {
+    EXPECT_EQ(::mkfifo(path.c_str(), 0600), 0);
+    file_ = FileDescriptor(path, O_RDWR | O_NONBLOCK);
+    EXPECT_EQ(::fcntl(file_.get(), F_SETFL, O_DIRECT | O_NONBLOCK), 0);
+  }
+  // A message's text is its sequence number.
+  void put(int first, int end) const {
+    for (int i = first; i < end; ++i) {
+      const std::string number = std::to_string(i);
+      write_all(file_.get(), "6," + number + ",1000,-;" + number + "\n", "the ring");
+    }
+  }
+
+ private:
+  FileDescriptor file_;
+};
+
 // Follows files that the test writes.
 class FollowerTest : public ::testing::Test {
  protected:
@@ -40,6 +63,8 @@ class FollowerTest : public ::testing::Test {
     out.lines_per_second = rate;
     out.bytes_per_second = 0;
     out.batch = Duration(batch_ms);
+    out.kernel = !kernel_path.empty();
+    out.kernel_path = kernel_path;
     out.save = Duration(save_ms);
     out.next_seq = [this] { return ++seq; };
     out.deliver = [this](std::string payload) -> Task<void> {
@@ -119,7 +144,7 @@ class FollowerTest : public ::testing::Test {
   std::string path() const { return dir.file(container + ".log"); }
 
   TempDir dir;
-  std::string boot = "boot 1", container = "c1";
+  std::string boot = "boot 1", container = "c1", kernel_path;
   std::int64_t rate = 0, seq = 0;
   int save_ms = 60'000, clock_ms = 0, batch_ms = 20;
   std::map<std::int64_t, std::map<std::int64_t, std::string>> epochs;  // number -> text
@@ -304,6 +329,39 @@ TEST_F(FollowerTest, DamagedPositionsCostAnEpochAndNoMore) {
   dir.write("log-positions", "{\"boot_id\":1}");
   follow([&](LogFollower&) -> Task<void> { co_await until(40); });
   EXPECT_EQ(epochs.size(), 2U);
+}
+
+TEST_F(FollowerTest, TheKernelsMessagesKeepTheirNumbersWhileItsRingMovesOn) {
+  for (const int first : {100, 0}) {
+    SCOPED_TRACE(first);
+    const TempDir other;
+    const Ring ring(kernel_path = other.file("kmsg"));
+    std::filesystem::remove(dir.file("log-positions"));
+    epochs.clear();
+    gaps.clear();
+    const auto until_there = [&](std::size_t lines) {
+      return [this, lines](LogFollower&) -> Task<void> { co_await until(lines); };
+    };
+    ring.put(first, first + 10);
+    follow(until_there(10), false);  // killed before it saved more than where it began
+    ring.put(first + 5, first + 15);
+    follow(until_there(15));
+    ring.put(first + 20, first + 25);
+    follow(until_there(25));
+    ASSERT_EQ(epochs.size(), 1U);
+    EXPECT_EQ(gaps[LogGap::UNREADABLE], 5 + 5) << "five were sent before, nobody knows any more";
+    for (const auto& [number, text] : epochs.begin()->second)
+      EXPECT_EQ(text, number > 15 && number <= 20 ? "(gap)" : std::to_string(first + number - 1));
+  }
+}
+
+TEST_F(FollowerTest, WhatTheKernelSaidBeforeAnybodyListenedIsNoGap) {
+  const Ring ring(kernel_path = dir.file("kmsg"));
+  follow([](LogFollower&) -> Task<void> { co_await sleep_for(Duration(50)); });
+  ring.put(50, 55);
+  follow([&](LogFollower&) -> Task<void> { co_await until(5); });
+  EXPECT_TRUE(gaps.empty());
+  EXPECT_EQ(epochs.begin()->second.at(1), "50");
 }
 
 }  // namespace

@@ -197,17 +197,22 @@ void LogStream::finish_file() {
 
 // --- Other sources
 
-void LogStream::begin_source(const std::string& source) {
+std::optional<std::int64_t> LogStream::resume_source(const std::string& source) {
   container_ = source;
-  if (saved_) {
-    const Position saved = *std::exchange(saved_, std::nullopt);
-    const bool same = saved.container == source;
-    if (same) offset_ = saved.offset;
-    if (saved.clean || (same_boot_ && same))
-      limit_.restore(saved.limit);
-    else
-      new_epoch();
-  }
+  if (!saved_) return std::nullopt;
+  const Position saved = *std::exchange(saved_, std::nullopt);
+  const bool same = saved.container == source;
+  if (saved.clean || (same_boot_ && same))
+    limit_.restore(saved.limit);
+  else
+    new_epoch();
+  if (!same) return std::nullopt;
+  begin_source(saved.offset);
+  return offset_;
+}
+
+void LogStream::begin_source(std::int64_t offset) {
+  offset_ = offset;
   note_clean();
   begin();
 }

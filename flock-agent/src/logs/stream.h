@@ -46,7 +46,11 @@ class LogStream {
   const LogFile* file() const { return file_ ? &*file_ : nullptr; }
 
   // --- For lines that come from elsewhere
-  void begin_source(const std::string& source);  // as a container that writes no file
+  // As a container that writes no file. Where it goes on, if it does.
+  std::optional<std::int64_t> resume_source(const std::string& source);
+  // It does not, and its first line is there: a restart must know of it before anything is sent,
+  // for the source may forget it and number another one first.
+  void begin_source(std::int64_t offset);
   std::int64_t source_offset() const { return offset_; }
   void add_line(device::v1::LogLine line, std::int64_t offset_behind);
   void add_gap(device::v1::LogGap::Reason reason, std::int64_t count, std::int64_t from_ms,
