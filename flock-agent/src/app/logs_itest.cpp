@@ -255,6 +255,33 @@ TEST_F(LogsOfContainers, NothingIsLostOverKillsOutagesAndAnUpdate) {
   });
 }
 
+// Some 30 MB, of which conmon keeps the last 10 at most.
+TEST_F(LogsOfContainers, WhatIsRotatedWhileItIsReadIsThereOrAGap) {
+  constexpr int kLines = 240'000;
+  with_ears([&](Backend& backend) -> Task<void> {
+    Flockd flockd(options(backend), dir.file("flockd.log"));
+    co_await want(backend.device, wish(1, {std::to_string(kLines), "2000", "1", "one"}));
+    const auto last = [&] { return lines.empty() ? 0 : count_of(lines.rbegin()->second, "one"); };
+    co_await until("the last line", [&] { return last() == kLines; });
+    int before = 0, missing = 0;
+    for (const auto& [number, text] : lines) {
+      const int count = count_of(text, "one");
+      EXPECT_GT(count, before);
+      const int skipped = count - before - 1;
+      if (skipped > 0)
+        EXPECT_TRUE(gaps.contains(number - 1)) << skipped << " lines before " << text;
+      missing += skipped;
+      before = count;
+    }
+    EXPECT_EQ(accounted(), static_cast<std::size_t>(lines.rbegin()->first)) << "a hole in numbers";
+    expect_gaps(LogGap::UNREADABLE);
+    EXPECT_EQ(epochs.size(), 1U);
+    RecordProperty("missing_lines", missing);
+    std::printf("%d lines, %zu gaps, %d lines missing\n", kLines, gaps.size(), missing);
+    flockd.end(SIGTERM);
+  });
+}
+
 TEST_F(LogsOfContainers, LinesOverTheRateAreCountedExactly) {
   with_ears([&](Backend& backend) -> Task<void> {
     AgentOptions limited = options(backend);
@@ -279,7 +306,6 @@ TEST_F(LogsOfContainers, WhatTheFullSpoolDropsIsCountedExactly) {
     co_await want(backend.device, wish(1, {"12000", "200", "80", "one"}));
     co_await until("the first lines", [&] { return !lines.empty(); });
     broker.stop();
-    // What was on its way when the broker went is waited for up to 30 s, and the rest behind it.
     co_await until("a full spool", [&] { return spooled() > little.spool_limit * 3 / 4; });
     co_await sleep_for(Duration(2'000));
     broker.start();

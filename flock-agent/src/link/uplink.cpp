@@ -2,21 +2,20 @@
 #include "link/uplink.h"
 
 #include <algorithm>
-#include <deque>
 #include <exception>
 #include <optional>
 #include <utility>
 #include <vector>
 
-#include "async/backoff.h"
 #include "async/event.h"
 #include "async/loop.h"
 #include "async/scope.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "link/channel.h"
+#include "link/disk_queues.h"
 #include "link/lost_log.h"
-#include "spool/spool.h"
 
 namespace flock::agent {
 namespace {
@@ -24,42 +23,21 @@ namespace {
 constexpr std::size_t kMemoryBytes = 128 << 10;  // of each kind
 constexpr std::size_t kFlightBytes = 64 << 10;   // published at the same time, of each kind
 constexpr std::size_t kFlightRecords = 16;
-constexpr std::size_t kRecordBytes = 256 << 10;
-constexpr std::array<const char*, 3> kFolders{"telemetry", "logs", "events"};
+constexpr Duration kDiskPause{1'000};  // before a disk that refused is tried again
 
 SteadyPoint now() { return std::chrono::steady_clock::now(); }
-
-struct Item {
-  std::string payload;
-  std::shared_ptr<Event> safe;  // null: nobody waits
-};
-
-// From the disk and on its way.
-struct Flight {
-  std::string payload;
-  bool arrived = false;
-  bool dropped = false;  // its place on the disk was needed meanwhile
-};
-
-// One kind of message.
-struct Channel {
-  Channel(Executor executor, Upward k) : kind(k), wake(executor), landed(executor) {}
-  Upward kind;
-  std::optional<Spool> spool;
-  std::deque<Item> memory;
-  std::size_t memory_bytes = 0;
-  std::vector<Flight> flights;
-  std::size_t flying = 0;
-  SteadyPoint send_at{};  // not before
-  Backoff backoff{Duration(1'000), Duration(60'000)};
-  Event wake, landed;
-};
 
 }  // namespace
 
 struct Uplink::Impl {
   Impl(Executor e, Options o)
-      : executor(e), options(std::move(o)), lost(options.directory), idle(e), workers(e) {
+      : executor(e),
+        options(std::move(o)),
+        lost(options.directory),
+        disk(options.directory, options.limit_bytes,
+             [this](Upward kind, std::string_view record) { note_drop(kind, record); }),
+        idle(e),
+        workers(e) {
     for (const Upward kind : {Upward::kTelemetry, Upward::kLogs, Upward::kEvents})
       channels[static_cast<std::size_t>(kind)].emplace(e, kind);
   }
@@ -71,51 +49,37 @@ struct Uplink::Impl {
     away_since = now();
     for (auto& channel : channels) {
       Channel& c = *channel;
-      open(c);
+      c.spool = disk.open(c.kind);
+      c.waited = c.has_backlog();
       workers.spawn(name_of(c), work(c));
     }
   }
 
-  static const char* name_of(const Channel& c) {
-    return kFolders[static_cast<std::size_t>(c.kind)];
-  }
-
-  // False when the disk cannot be used.
-  bool open(Channel& c) {
-    if (c.spool) return true;
-    SpoolOptions out;
-    out.directory = options.directory + "/" + name_of(c);
-    out.limit_bytes = options.limit_bytes;
-    // Small parts go when there is no room, but not a file for each message.
-    out.segment_bytes = static_cast<std::size_t>(
-        std::clamp<std::int64_t>(options.limit_bytes / 64, 4096, 256 << 10));
-    out.record_bytes = kRecordBytes;
-    out.on_drop = [this, &c](std::string_view record) { note_drop(c, record); };
-    try {
-      c.spool.emplace(std::move(out));
-    } catch (const Error& error) {
-      tell_trouble(error);
-    }
-    return c.spool.has_value();
-  }
+  static const char* name_of(const Channel& c) { return DiskQueues::name_of(c.kind); }
 
   // --- What comes
 
   void add(Upward kind, Item item) {
     Channel& c = channel(kind);
-    c.memory_bytes += item.payload.size();
-    c.memory.push_back(std::move(item));
-    // Whoever sends more than is waited for: the worker is at a publish that does not end.
-    if (stopped || c.memory_bytes > kMemoryBytes) return store_memory(c, stopped ? 0 : 1);
+    c.push(std::move(item));
+    // Events are few, and each is somebody's answer: they go by way of the disk. Whoever sends more
+    // than is waited for: the worker is at a publish that does not end.
+    const bool due = !connected && until_stored(c).count() == 0;
+    if (due || stopped || kind == Upward::kEvents || c.memory_bytes > kMemoryBytes) store_memory(c);
     c.wake.set();
   }
 
   void set_connected(bool up) {
     if (connected == up) return;
     connected = up;
+    met = met || up;
     if (!up) away_since = now();
     for (auto& channel : channels) {
-      const bool crowd = up && channel->kind != Upward::kEvents && has_backlog(*channel);
+      const bool crowd = up && channel->kind != Upward::kEvents && channel->has_backlog();
+      if (!up) {
+        channel->release();
+        store_due(*channel);
+      }
       channel->backoff.reset();
       channel->send_at = now();
       if (crowd && options.reconnect_spread.count() > 0)
@@ -135,7 +99,7 @@ struct Uplink::Impl {
           co_await tell_gaps(c);
           continue;
         }
-        if (has_backlog(c)) {
+        if (c.has_backlog()) {
           store_memory(c);  // behind what is there
           co_await drain(c);
           continue;
@@ -145,116 +109,172 @@ struct Uplink::Impl {
           continue;
         }
       }
-      const Duration pause = until_stored(c);
-      if (pause.count() == 0) store_memory(c);
-      if (c.memory.empty()) idle.set();
+      const Duration pause = store_due(c);
+      if (!c.has_backlog()) c.release();
+      idle.set();
       co_await wait(c, pause);
     }
   }
 
-  static bool has_backlog(const Channel& c) { return c.spool && !c.spool->empty(); }
   bool has_gaps(const Channel& c) const { return c.kind == Upward::kLogs && lost.has_gaps(); }
 
-  // How long what is in memory may wait there while it cannot be sent.
+  // How long what is in memory may wait there while it is not acknowledged.
   Duration until_stored(const Channel& c) const {
     if (c.memory.empty()) return Duration::max();
     // Behind what is on disk already nothing is won by waiting.
-    if (c.kind == Upward::kEvents || connected || has_backlog(c)) return Duration(0);
-    const SteadyPoint end = away_since + options.patience;
+    if (c.has_backlog()) return Duration(0);
+    SteadyPoint end = now();
+    if (connected && c.flying > 0)
+      end = c.flown_at + options.patience;
+    else if (!connected && (c.kind == Upward::kLogs || !met))
+      end = away_since + options.patience;
     return std::max(Duration(0), std::chrono::ceil<Duration>(end - now()));
+  }
+
+  // Stores what is due. Returns how long until more is.
+  Duration store_due(Channel& c) {
+    const Duration pause = until_stored(c);
+    if (pause.count() > 0) return pause;
+    store_memory(c);
+    return c.memory.empty() ? Duration::max() : kDiskPause;
   }
 
   // Until there is something to do.
   Task<void> wait(Channel& c, Duration pause) const {
-    if (c.memory.empty()) pause = Duration::max();
     const Duration sending = std::chrono::ceil<Duration>(c.send_at - now());
     if (connected && sending.count() > 0) pause = std::min(pause, sending);
-    if (pause == Duration::max())
+    co_await wait_at_most(c, pause);
+  }
+
+  static Task<void> wait_at_most(Channel& c, Duration limit) {
+    if (limit == Duration::max())
       co_await c.wake.wait();
     else
-      co_await c.wake.wait_for(pause);
+      co_await c.wake.wait_for(limit);
+  }
+
+  // What is in memory meanwhile goes to the disk when it has to, the flights themselves too.
+  Task<void> wait_for_flights(Channel& c) {
+    while (c.flying > 0) {
+      c.wake.reset();
+      co_await wait_at_most(c, store_due(c));
+    }
   }
 
   Task<void> send_first(Channel& c) {
+    c.flights.push_back({.payload = {}, .on_disk = false});
+    c.first_flies = true;
+    std::string payload = c.memory.front().payload;
+    launch(c, 0, std::move(payload));
+    co_await wait_for_flights(c);
+    land(c, 0);
+  }
+
+  void launch(Channel& c, std::size_t index, std::string payload) {
+    ++c.flying;
+    c.flown_at = now();
+    workers.spawn("flight", fly(c, index, std::move(payload)));
+  }
+
+  Task<void> fly(Channel& c, std::size_t index, std::string payload) {
+    std::exception_ptr cancelled;
     try {
-      std::string payload = c.memory.front().payload;
       co_await options.publish(c.kind, std::move(payload));
-      c.backoff.reset();
-      take_first(c);
+      c.flights[index].arrived = true;
     } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
-      note_failure(c, error);
-      store_memory(c);
+      if (error.code() == Code::kCancelled) cancelled = std::current_exception();
+      if (!cancelled && now() >= c.send_at) note_failure(c, error);
     }
+    if (--c.flying == 0) c.wake.set();
+    if (cancelled) std::rethrow_exception(cancelled);
+  }
+
+  void land(Channel& c, std::size_t bytes) {
+    const auto missing = std::ranges::find(c.flights, false, &Flight::arrived);
+    const auto arrived = static_cast<std::size_t>(missing - c.flights.begin());
+    const bool all = missing == c.flights.end();
+    if (std::exchange(c.first_flies, false)) {
+      if (all) settle(c.pop());
+    } else if (c.flights.front().on_disk) {
+      c.spool->done(arrived);
+    }
+    for (const Flight& flight : c.flights)
+      if (flight.dropped && !flight.arrived) lost.add(c.kind, flight.payload);
+    c.flights.clear();
+    lost.save();
+    if (!all) return store_memory(c);
+    c.backoff.reset();
+    if (c.has_backlog()) {
+      if (options.drain_bytes_per_second > 0)
+        c.send_at = now() + Duration(static_cast<std::int64_t>(bytes) * 1000 /
+                                     options.drain_bytes_per_second);
+      return;
+    }
+    c.release();
+    if (std::exchange(c.waited, false))
+      log::info("what waited on disk has arrived", {{"kind", name_of(c)}});
   }
 
   void note_failure(Channel& c, const Error& error) {
     log::debug("a message did not arrive; it is kept", error, {{"kind", name_of(c)}});
     c.send_at = now() + Duration(1'000) + c.backoff.next();
+    c.waited = true;
+    c.release();
   }
 
-  static void take_first(Channel& c) {
-    if (c.memory.empty()) return;  // it went to the disk meanwhile
-    c.memory_bytes -= c.memory.front().payload.size();
-    if (c.memory.front().safe) c.memory.front().safe->set();
-    c.memory.pop_front();
+  static void settle(const Item& item) {
+    if (item.safe) item.safe->set();
   }
 
   // --- The disk
 
-  // All but the first `keep`.
-  void store_memory(Channel& c, std::size_t keep = 0) {
-    if (c.memory.size() <= keep) return;
-    for (std::size_t i = keep; i < c.memory.size(); ++i) store(c, c.memory[i].payload);
-    try {
-      if (c.spool) c.spool->sync();
-    } catch (const Error& error) {
-      tell_trouble(error);
+  // What the disk does not take is lost. Events are kept for the broker, as far as memory goes.
+  void store_memory(Channel& c) {
+    if (c.memory.empty()) return;
+    // Events are not done with the disk when the broker may have them in a moment.
+    const bool soon = c.kind == Upward::kEvents && connected && !stopped;
+    c.waited = c.waited || !soon;
+    while (!c.memory.empty()) {
+      const bool stored = disk.store(c.kind, c.memory.front().payload);
+      if (!stored && soon && c.memory_bytes <= kMemoryBytes) break;
+      Item item = c.pop();
+      if (std::exchange(c.first_flies, false))
+        note_stored_flight(c, std::move(item.payload), stored);
+      else if (!stored)
+        lost.add(c.kind, item.payload);
+      c.spool = disk.open(c.kind);
+      if (item.safe && stored && soon &&
+          std::cmp_less_equal(c.spool->waiting_records(), kFlightRecords))
+        c.held.push_back(std::move(item.safe));
+      else
+        settle(item);
     }
+    disk.sync(c.kind);
     lost.save();
-    while (c.memory.size() > keep) {
-      c.memory_bytes -= c.memory.back().payload.size();
-      if (c.memory.back().safe) c.memory.back().safe->set();
-      c.memory.pop_back();
-    }
   }
 
-  void store(Channel& c, const std::string& payload) {
-    if (!open(c)) return lost.add(c.kind, payload);
-    while (disk_bytes() + static_cast<std::int64_t>(payload.size()) + 64 > options.limit_bytes &&
-           make_room()) {
-    }
+  // From now on as if it came from the disk.
+  void note_stored_flight(Channel& c, std::string payload, bool stored) {
+    Flight& flight = c.flights.front();
+    flight.payload = std::move(payload);
+    flight.dropped = !stored;  // it may arrive yet
+    if (!stored) return;
     try {
-      c.spool->append(payload, Spool::Sync::kLater);
+      c.spool = disk.open(c.kind);
+      c.spool->next(1);  // the first that done() speaks of
+      flight.on_disk = true;
     } catch (const Error& error) {
-      tell_trouble(error);
-      lost.add(c.kind, payload);
+      disk.note_trouble(error);  // it comes again
     }
   }
 
-  void tell_trouble(const Error& error) {
-    if (std::exchange(in_trouble, true)) return;
-    log::error("the disk does not take what cannot be sent; it is counted as lost", error);
-  }
-
-  bool make_room() {
-    for (auto& channel : channels)
-      if (channel->spool && channel->spool->drop_oldest()) return true;
-    return false;
-  }
-
-  void note_drop(Channel& c, std::string_view record) {
+  void note_drop(Upward kind, std::string_view record) {
+    Channel& c = channel(kind);
     const auto flight = std::ranges::find(c.flights, false, &Flight::dropped);
     if (flight != c.flights.end())
       flight->dropped = true;  // it may arrive yet
     else
-      lost.add(c.kind, record);
-  }
-
-  std::int64_t disk_bytes() const {
-    std::int64_t sum = 0;
-    for (const auto& channel : channels) sum += channel->spool ? channel->spool->disk_bytes() : 0;
-    return sum;
+      lost.add(kind, record);
   }
 
   // --- From the disk
@@ -264,7 +284,7 @@ struct Uplink::Impl {
     try {
       records = c.spool->next(kFlightBytes);
     } catch (const Error& error) {
-      tell_trouble(error);
+      disk.note_trouble(error);
       note_failure(c, error);
     }
     if (records.size() > kFlightRecords) records.resize(kFlightRecords);
@@ -274,44 +294,9 @@ struct Uplink::Impl {
       c.flights.push_back({std::move(record)});
     }
     if (c.flights.empty()) co_return;
-    c.landed.reset();
-    c.flying = c.flights.size();
-    for (std::size_t i = 0; i < c.flights.size(); ++i) workers.spawn("flight", fly(c, i));
-    co_await c.landed.wait();
+    for (std::size_t i = 0; i < c.flights.size(); ++i) launch(c, i, c.flights[i].payload);
+    co_await wait_for_flights(c);
     land(c, bytes);
-  }
-
-  Task<void> fly(Channel& c, std::size_t index) {
-    std::string payload = c.flights[index].payload;
-    std::exception_ptr cancelled;
-    try {
-      co_await options.publish(c.kind, std::move(payload));
-      c.flights[index].arrived = true;
-    } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) cancelled = std::current_exception();
-      if (!cancelled && now() >= c.send_at) note_failure(c, error);
-    }
-    if (--c.flying == 0) c.landed.set();
-    if (cancelled) std::rethrow_exception(cancelled);
-  }
-
-  void land(Channel& c, std::size_t bytes) {
-    const auto missing = std::ranges::find(c.flights, false, &Flight::arrived);
-    const auto arrived = static_cast<std::size_t>(missing - c.flights.begin());
-    const bool all = missing == c.flights.end();
-    c.spool->done(arrived);
-    for (const Flight& flight : c.flights)
-      if (flight.dropped && !flight.arrived) lost.add(c.kind, flight.payload);
-    c.flights.clear();
-    lost.save();
-    if (!all) return;
-    c.backoff.reset();
-    in_trouble = false;
-    if (has_backlog(c) && options.drain_bytes_per_second > 0)
-      c.send_at = now() + Duration(static_cast<std::int64_t>(bytes) * 1000 /
-                                   options.drain_bytes_per_second);
-    else if (arrived > 0)
-      log::info("what waited on disk has arrived", {{"kind", name_of(c)}});
   }
 
   Task<void> tell_gaps(Channel& c) {
@@ -333,13 +318,17 @@ struct Uplink::Impl {
 
   // --- The end
 
-  bool nothing_in_memory() const {
-    return std::ranges::all_of(channels, [](const auto& c) { return c->memory.empty(); });
+  // Something may be with the broker in a moment.
+  bool is_sending() const {
+    return std::ranges::any_of(channels, [](const auto& c) {
+      return !c->memory.empty() ||
+             (c->kind == Upward::kEvents && c->has_backlog() && now() >= c->send_at);
+    });
   }
 
   Task<void> stop(Duration limit) {
     const SteadyPoint end = now() + limit;
-    while (connected && !nothing_in_memory() && now() < end) {
+    while (connected && is_sending() && now() < end) {
       idle.reset();
       co_await idle.wait_for(std::chrono::ceil<Duration>(end - now()));
     }
@@ -349,6 +338,7 @@ struct Uplink::Impl {
     for (auto& channel : channels) {
       if (!channel->flights.empty()) land(*channel, 0);
       store_memory(*channel);
+      channel->release();
     }
     lost.save();
   }
@@ -357,9 +347,10 @@ struct Uplink::Impl {
   Options options;
   std::array<std::optional<Channel>, 3> channels;
   LostLog lost;
+  DiskQueues disk;
   Event idle;  // something was sent or stored
   bool connected = false, stopped = false;
-  bool in_trouble = false;  // the disk refused, and it was told
+  bool met = false;  // there was a connection since start()
   SteadyPoint away_since{};
   TaskScope workers;
 };
@@ -381,18 +372,7 @@ Task<void> Uplink::deliver(Upward kind, std::string payload) {
 Task<void> Uplink::stop(Duration limit) { co_await impl_->stop(limit); }
 const Lost& Uplink::lost() const noexcept { return impl_->lost.counts(); }
 
-std::int64_t Uplink::waiting_records() const noexcept {
-  std::int64_t sum = 0;
-  for (const auto& channel : impl_->channels)
-    sum += channel->spool ? channel->spool->waiting_records() : 0;
-  return sum;
-}
-
-std::int64_t Uplink::waiting_bytes() const noexcept {
-  std::int64_t sum = 0;
-  for (const auto& channel : impl_->channels)
-    sum += channel->spool ? channel->spool->waiting_bytes() : 0;
-  return sum;
-}
+std::int64_t Uplink::waiting_records() const noexcept { return impl_->disk.waiting_records(); }
+std::int64_t Uplink::waiting_bytes() const noexcept { return impl_->disk.waiting_bytes(); }
 
 }  // namespace flock::agent

@@ -22,8 +22,9 @@ struct Lost {
 };
 
 // The way up: at once while there is a connection, else by way of the disk, in order within each
-// kind. Nothing is written while the connection is up and what is sent arrives. Lines of logs that
-// are thrown away become gaps, which are sent in their place.
+// kind. Events are always on disk until the broker has them. Of the rest nothing is written while
+// the connection is up and what is sent arrives. Lines of logs that are thrown away become gaps,
+// which are sent in their place.
 class Uplink {
  public:
   struct Options {
@@ -32,7 +33,9 @@ class Uplink {
     std::int64_t drain_bytes_per_second = 128 << 10;  // of each kind, after an outage
     // A fleet that comes back together does not send all it has at the same moment.
     Duration reconnect_spread{5'000};
-    // A shorter outage is waited for in memory; events do not wait.
+    // How long the broker may take for an answer, and the first connection to come, before what
+    // waits in memory is written to the disk. Lines of logs, which can be read again, wait so long
+    // in an outage, too; telemetry does not.
     Duration patience{3'000};
     std::string boot_id;  // of messages of the uplink's own
     std::function<std::int64_t()> next_seq;
@@ -46,8 +49,10 @@ class Uplink {
   // that needs it.
   void start();
   void set_connected(bool connected);
+  // Events, and telemetry after a connection was lost, are on disk when it returns.
   void send(Upward kind, std::string payload);
-  // Resumes when the broker or the disk has it, or when it was thrown away and counted.
+  // Resumes when the broker has it; without a connection, or behind what waits on disk, when the
+  // disk does; or when it was thrown away and counted.
   Task<void> deliver(Upward kind, std::string payload);
   // Sends what is in memory for at most `limit`; the rest is on disk when it returns, and what
   // comes later goes there at once.

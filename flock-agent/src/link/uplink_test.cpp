@@ -3,10 +3,9 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-
 #include "async/event.h"
 #include "async/loop.h"
+#include "async/scope.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
@@ -58,7 +57,7 @@ class UplinkTest : public ::testing::Test {
     out.boot_id = "boot";
     out.next_seq = [this] { return ++seq; };
     out.publish = [this](Upward kind, std::string payload) -> Task<void> {
-      if (hang) co_await sleep_for(Duration(60'000));
+      while (hang) co_await sleep_for(Duration(5));
       if (broken) throw Error(Code::kTimeout, "not acknowledged");
       if (slow.count() > 0) co_await sleep_for(slow);
       arrived.emplace_back(kind, std::move(payload));
@@ -72,10 +71,8 @@ class UplinkTest : public ::testing::Test {
     }
     throw Error(Code::kTimeout, "did not happen in time: " + what);
   }
-  bool wrote() const {
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(dir.file("spool")))
-      if (entry.path().extension() == ".spool") return true;
-    return false;
+  bool wrote(const std::string& kind) const {
+    return !list_files(dir.file("spool/" + kind), ".spool").empty();
   }
   std::vector<std::string> of(Upward kind) const {
     std::vector<std::string> out;
@@ -118,13 +115,87 @@ TEST_F(UplinkTest, SendsAtOnceAndWritesNothingWhileConnected) {
     uplink.send(Upward::kEvents, "event");
     co_await uplink.deliver(Upward::kLogs, log_batch(1, 3));
     co_await until("all", [&] { return arrived.size() == 2; });
-    // A short outage is waited for in memory.
-    uplink.set_connected(false);
     uplink.send(Upward::kTelemetry, telemetry(1));
+    co_await until("telemetry", [&] { return arrived.size() == 3; });
+    // In a short outage lines are waited for in memory.
+    uplink.set_connected(false);
+    uplink.send(Upward::kLogs, log_batch(4, 3));
     uplink.set_connected(true);
-    co_await until("all", [&] { return arrived.size() == 3; });
+    co_await until("all", [&] { return arrived.size() == 4; });
     co_await uplink.stop(Duration(100));
-    EXPECT_FALSE(wrote());
+    EXPECT_FALSE(wrote("telemetry"));
+    EXPECT_FALSE(wrote("logs"));
+    EXPECT_EQ(uplink.waiting_records(), 0);
+  });
+}
+
+TEST_F(UplinkTest, AnEventIsOnDiskUntilTheBrokerHasIt) {
+  run_task([&]() -> Task<void> {
+    Uplink uplink(co_await asio::this_coro::executor, options());
+    uplink.start();
+    uplink.set_connected(true);
+    hang = true;
+    uplink.send(Upward::kEvents, "a");
+    EXPECT_EQ(uplink.waiting_records(), 1);
+    bool delivered = false;
+    const auto deliver = [&]() -> Task<void> {
+      co_await uplink.deliver(Upward::kEvents, "b");
+      delivered = true;
+    };
+    TaskScope scope(co_await asio::this_coro::executor);
+    scope.spawn("deliver", deliver());
+    co_await until("b on disk", [&] { return uplink.waiting_records() == 2; });
+    co_await sleep_for(Duration(20));
+    EXPECT_FALSE(delivered) << "the broker may have it in a moment";
+    uplink.set_connected(false);
+    co_await until("delivered", [&] { return delivered; });
+    uplink.set_connected(true);
+    hang = false;
+    co_await until("done", [&] { return uplink.waiting_records() == 0; });
+    EXPECT_EQ(of(Upward::kEvents), (std::vector<std::string>{"a", "b"}));
+    co_await scope.join();
+    co_await uplink.stop(Duration(100));
+  });
+}
+
+TEST_F(UplinkTest, WhatIsOnItsWayWhenTheConnectionBreaksIsOnDiskAtOnce) {
+  run_task([&]() -> Task<void> {
+    Uplink uplink(co_await asio::this_coro::executor, options());
+    uplink.start();
+    uplink.set_connected(true);
+    hang = true;
+    uplink.send(Upward::kTelemetry, telemetry(1));
+    uplink.send(Upward::kTelemetry, telemetry(2));
+    co_await sleep_for(Duration(10));
+    EXPECT_FALSE(wrote("telemetry"));
+    uplink.set_connected(false);
+    EXPECT_EQ(uplink.waiting_records(), 2);
+    uplink.send(Upward::kTelemetry, telemetry(3));
+    EXPECT_EQ(uplink.waiting_records(), 3);
+    hang = false;  // the first one's answer was on its way, too
+    co_await until("the first", [&] { return uplink.waiting_records() == 2; });
+    uplink.set_connected(true);
+    co_await until("all", [&] { return uplink.waiting_records() == 0; });
+    EXPECT_EQ(of(Upward::kTelemetry),
+              (std::vector<std::string>{telemetry(1), telemetry(2), telemetry(3)}));
+    co_await uplink.stop(Duration(100));
+  });
+}
+
+TEST_F(UplinkTest, WhatTheBrokerIsSlowToAcknowledgeIsOnDiskMeanwhile) {
+  run_task([&]() -> Task<void> {
+    Uplink uplink(co_await asio::this_coro::executor, options());
+    uplink.start();
+    uplink.set_connected(true);
+    hang = true;
+    uplink.send(Upward::kTelemetry, telemetry(1));
+    co_await until("it on disk", [&] { return uplink.waiting_records() == 1; });
+    co_await uplink.deliver(Upward::kLogs, log_batch(1, 2));
+    EXPECT_EQ(uplink.waiting_records(), 2);
+    hang = false;
+    co_await until("all", [&] { return uplink.waiting_records() == 0; });
+    EXPECT_EQ(arrived.size(), 2U) << "each once";
+    co_await uplink.stop(Duration(100));
   });
 }
 
@@ -247,7 +318,7 @@ TEST_F(UplinkTest, KeepsWhatTheBrokerDoesNotAcknowledge) {
     uplink.set_connected(true);
     broken = true;
     co_await uplink.deliver(Upward::kLogs, log_batch(1, 2));
-    EXPECT_TRUE(wrote());
+    EXPECT_TRUE(wrote("logs"));
     EXPECT_EQ(uplink.waiting_records(), 1);
     broken = false;
     uplink.set_connected(false);
@@ -285,6 +356,15 @@ TEST_F(UplinkTest, WithoutADiskItCountsWhatIsLostAndGoesOn) {
     uplink.set_connected(true);
     co_await uplink.deliver(Upward::kLogs, log_batch(6, 5));
     EXPECT_EQ(accounted(10), 5);
+    broken = true;  // events wait in memory then
+    uplink.send(Upward::kEvents, "a");
+    co_await sleep_for(Duration(20));
+    broken = false;
+    co_await uplink.deliver(Upward::kEvents, "b");
+    EXPECT_EQ(of(Upward::kEvents), (std::vector<std::string>{"a", "b"}));
+    uplink.set_connected(false);
+    uplink.send(Upward::kEvents, "c");
+    EXPECT_EQ(uplink.lost().events, 1);
     co_await uplink.stop(Duration(100));
   });
 }

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <ctime>
 
+#include "base/bytes.h"
 #include "base/time.h"
 #include "logs/lines.h"
 
@@ -24,6 +25,18 @@ LogLine::Level level_of(unsigned priority) {
          : severity == 4 ? LogLine::WARN
          : severity <= 6 ? LogLine::INFO
                          : LogLine::DEBUG;
+}
+
+// Control characters, backslashes and what is no ASCII come as \xHH.
+std::string unescape(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const auto byte = text.starts_with("\\x") ? from_hex(text.substr(2, 2)) : std::nullopt;
+    const bool escaped = byte && byte->size() == 1;
+    out += escaped ? *byte : std::string(1, text.front());
+    text.remove_prefix(escaped ? 4 : 1);
+  }
+  return out;
 }
 
 std::int64_t booted_ms() {
@@ -51,22 +64,18 @@ bool parse_kernel_record(std::string_view text, std::int64_t booted_ms, KernelRe
   out.line.set_at_ms(booted_ms + static_cast<std::int64_t>(numbers[2] / 1000));
   out.line.set_source(LogLine::KERNEL);
   out.line.set_level(level_of(static_cast<unsigned>(numbers[0])));
-  out.line.set_text(clean_text(text.substr(0, text.find('\n'))));
+  out.line.set_text(clean_text(unescape(text.substr(0, text.find('\n')))));
   return true;
 }
 
 KernelLog::KernelLog(const std::string& path, std::int64_t first_sequence)
     : file_(path, O_RDONLY | O_NONBLOCK), path_(path), first_(first_sequence) {}
 
-bool KernelLog::read(KernelRecord& out, bool& lost) {
+bool KernelLog::read(KernelRecord& out) {
   char record[8192];  // one a read
   for (;;) {
     const ssize_t got = ::read(file_.get(), record, sizeof record);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && errno == EPIPE) {
-      lost = true;
-      continue;
-    }
+    if (got < 0 && (errno == EINTR || errno == EPIPE)) continue;  // EPIPE: it skips to the oldest
     if (got <= 0) return false;
     const std::string_view text(record, static_cast<std::size_t>(got));
     if (!parse_kernel_record(text, booted_ms(), out)) continue;

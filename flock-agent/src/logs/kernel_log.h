@@ -24,8 +24,8 @@ class KernelLog {
  public:
   // Throws Error{kUnavailable}. Gives the messages from `first_sequence` on.
   KernelLog(const std::string& path, std::int64_t first_sequence);
-  // False when there are no more now. `lost`: the kernel's ring went over messages.
-  bool read(KernelRecord& out, bool& lost);
+  // False when there are no more now. Numbers that are left out: the kernel's ring went over them.
+  bool read(KernelRecord& out);
   int descriptor() const { return file_.get(); }
 
  private:

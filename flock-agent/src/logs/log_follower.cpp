@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "logs/kernel_log.h"
+#include "logs/rotations.h"
 #include "logs/stream.h"
 
 namespace flock::agent {
@@ -40,17 +41,20 @@ struct LogFollower::Impl {
         read(e),
         finished(e),
         inotify(e),
+        rotated(e),
         kernel_ready(e),
         watchers(e) {
     saved = load_positions(positions_path);
   }
   ~Impl() {
+    if (rotated.is_open()) rotated.release();            // RotationWatch closes it
     if (kernel_ready.is_open()) kernel_ready.release();  // KernelLog closes it
   }
 
   // --- What is followed
 
   void follow(std::vector<Followed> containers) {
+    take_rotations();
     std::set<std::string> here;
     for (const Followed& one : containers) {
       here.insert(one.container);
@@ -64,11 +68,16 @@ struct LogFollower::Impl {
       }
       try {
         stream.add_file(one.container, LogFile(one.log_path));
+        watch_rotations_of(one);
       } catch (const Error& error) {
         log::debug("a container has no log yet", error, {{"service", one.service}});
       }
     }
     std::erase_if(unreadable, [&](const std::string& id) { return !here.contains(id); });
+    for (auto at = rotating.begin(); at != rotating.end();) {
+      if (!here.contains(at->second.container)) rotations.remove(at->first);
+      at = here.contains(at->second.container) ? std::next(at) : rotating.erase(at);
+    }
     for (auto& [name, stream] : streams)
       stream.keep_only([&](const std::string& id) { return here.contains(id); });
     wake.set();
@@ -82,6 +91,43 @@ struct LogFollower::Impl {
     if (const auto before = saved.find(service); before != saved.end())
       fresh.restore(before->second, options.boot_id);
     return fresh;
+  }
+
+  // --- Files that take the place of others
+
+  // A log is rotated after 10 MB, and twice within one look by a container that writes fast: each
+  // file is opened as it comes, and read when it is its turn.
+  void watch_rotations_of(const Followed& one) {
+    rotating[one.log_path] = one;
+    rotations.add(one.log_path);
+    take_rotations();
+    const LogFile* const newest = stream_of(one.service).newest(one.container);
+    if (newest != nullptr && newest->replaced()) note_rotations(one, 1);  // before the watch began
+  }
+
+  void take_rotations() {
+    // Until there is no more news: what is opened is the newest then, and those that were told of
+    // before it are gone.
+    for (auto news = rotations.take(); !news.empty(); news = rotations.take())
+      for (const auto& [path, times] : news)
+        if (const auto one = rotating.find(path); one != rotating.end())
+          note_rotations(one->second, times);
+  }
+
+  void note_rotations(const Followed& one, int times) {
+    try {
+      stream_of(one.service).rotated(one.container, times);
+    } catch (const Error& error) {
+      log::debug("a container's log is gone", error, {{"service", one.service}});
+    }
+  }
+
+  Task<void> watch_rotations() {
+    rotated.assign(rotations.descriptor());
+    for (;;) {
+      co_await rotated.async_wait(asio::posix::descriptor_base::wait_read, asio::use_awaitable);
+      take_rotations();
+    }
   }
 
   // --- The loop
@@ -144,6 +190,7 @@ struct LogFollower::Impl {
 
   bool read_some(LogStream& stream, bool last) {
     bool again = false;
+    take_rotations();
     try {
       again = stream.read(last ? INT64_MAX : unix_now());
     } catch (const Error& error) {
@@ -173,10 +220,9 @@ struct LogFollower::Impl {
   std::string kernel_source() const { return "kernel of " + options.boot_id; }
 
   void start_kernel() {
-    LogStream& stream = stream_of("");
-    stream.begin_source(kernel_source());
+    const auto from = stream_of("").resume_source(kernel_source());
     try {
-      kernel = std::make_unique<KernelLog>(options.kernel_path, stream.source_offset());
+      kernel = std::make_unique<KernelLog>(options.kernel_path, from.value_or(0));
     } catch (const Error& error) {
       log::warn("the kernel's messages cannot be followed", error);
     }
@@ -185,12 +231,13 @@ struct LogFollower::Impl {
   Task<bool> read_kernel() {
     LogStream& stream = stream_of("");
     KernelRecord record;
-    bool lost = false;
     for (int i = 0; i < 256; ++i) {
-      if (!kernel->read(record, lost)) co_return false;
+      if (!kernel->read(record)) co_return false;
+      if (!stream.begun()) stream.begin_source(record.sequence);
+      // The ring went over them.
       const std::int64_t missing = record.sequence - stream.source_offset();
-      if (missing > 0 && stream.source_offset() > 0)
-        stream.add_gap(device::v1::LogGap::UNREADABLE, missing, record.line.at_ms());
+      const std::int64_t at = record.line.at_ms();
+      if (missing > 0) stream.add_gap(device::v1::LogGap::UNREADABLE, missing, at, at);
       stream.add_line(std::move(record.line), record.sequence + 1);
       if (sink.bytes >= kBatchBytes) co_await cut();
     }
@@ -203,6 +250,7 @@ struct LogFollower::Impl {
     const int descriptor = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (descriptor < 0) throw file_error("watch", "the containers' logs");
     inotify.assign(descriptor);
+    watchers.spawn("watch rotations", watch_rotations());
     watchers.spawn("watch logs", watch_loop(inotify, [this] { empty_inotify(); }));
     if (!options.kernel) return;
     start_kernel();
@@ -284,6 +332,8 @@ struct LogFollower::Impl {
   LogStream::Sink sink;
   std::map<std::string, LogStream> streams;  // by service; "" is the machine
   std::set<std::string> unreadable;          // containers whose logs are elsewhere
+  RotationWatch rotations;
+  std::map<std::string, Followed> rotating;  // by the path of the log
   std::unique_ptr<KernelLog> kernel;
   struct Watched {
     std::uint64_t inode = 0;
@@ -294,7 +344,7 @@ struct LogFollower::Impl {
   bool unsaved = false, finishing = false;
   Event wake, read, finished;
   Event hurry{executor};  // to the end
-  asio::posix::stream_descriptor inotify, kernel_ready;
+  asio::posix::stream_descriptor inotify, rotated, kernel_ready;
   TaskScope watchers;
 };
 

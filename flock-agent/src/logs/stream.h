@@ -30,7 +30,12 @@ class LogStream {
 
   // --- A container's file after another
   void add_file(const std::string& container, LogFile file);
-  bool knows(const std::string& container) const;
+  bool knows(const std::string& container) const { return newest(container) != nullptr; }
+  // Its path was given to another file, so many times since it was added or this was called: holds
+  // the one that is there now. Of those in between nothing is left; that is a gap. Throws
+  // Error{kUnavailable} when there is none now.
+  void rotated(const std::string& container, int times);
+  const LogFile* newest(const std::string& container) const;  // null: not known
   // Of those that are not in `here` nothing more comes.
   void keep_only(const std::function<bool(const std::string& container)>& here);
   // Reads a part. False when there is nothing to read now.
@@ -41,10 +46,15 @@ class LogStream {
   const LogFile* file() const { return file_ ? &*file_ : nullptr; }
 
   // --- For lines that come from elsewhere
-  void begin_source(const std::string& source);  // as a container that writes no file
+  // As a container that writes no file. Where it goes on, if it does.
+  std::optional<std::int64_t> resume_source(const std::string& source);
+  // It does not, and its first line is there: a restart must know of it before anything is sent,
+  // for the source may forget it and number another one first.
+  void begin_source(std::int64_t offset);
   std::int64_t source_offset() const { return offset_; }
   void add_line(device::v1::LogLine line, std::int64_t offset_behind);
-  void add_gap(device::v1::LogGap::Reason reason, std::int64_t count, std::int64_t at_ms);
+  void add_gap(device::v1::LogGap::Reason reason, std::int64_t count, std::int64_t from_ms,
+               std::int64_t to_ms);
 
   // The batch is complete: what is in it must not be added to.
   void cut();
@@ -61,11 +71,16 @@ class LogStream {
   struct Upcoming {
     std::string container;
     LogFile file;
+    bool gap = false;  // before it
   };
+  void hold(Upcoming next);
+  std::deque<Upcoming>::iterator last_held(const std::string& container);
+  bool goes_on() const { return !upcoming_.empty() && upcoming_.front().container == container_; }
   // `container` by value: it may be the one that goes.
   void begin_file(std::string container, LogFile file);
   void resume(const std::string& container, const LogFile& file);
   void finish_file();
+  void add_unknown_gap();
   void number(device::v1::LogLine line);
   void flush_gap();
   void note_clean();
@@ -85,6 +100,8 @@ class LogStream {
   std::optional<LogFile> file_;
   std::string head_;
   bool ended_ = false;  // its container is gone
+  int foreseen_ = 0;    // files that were opened before rotated() told of them
+  std::int64_t last_at_ms_ = 0;
   std::int64_t offset_ = 0;
   std::deque<Upcoming> upcoming_;
 
