@@ -17,9 +17,14 @@ TEST_F(Ingester, KeepsOnDiskWhatTheTimeSeriesCannotTake) {
     EXPECT_EQ((co_await site.numbers(id)).size(), 0u);
     co_await site.restart();
     co_await site.send(id, "logs", Site::lines(201, 10).SerializeAsString());
+    const std::int64_t back = now_ms();
     site.series.away = false;
     co_await site.until_lines(id, 210);
     for (const auto& [number, times] : co_await site.numbers(id)) EXPECT_EQ(times, 1) << number;
+    // Who follows looks for what has arrived lately.
+    stores::LogQuery late;
+    late.subject = {site.org, {}, {id}, {}};
+    EXPECT_EQ((co_await site.series.arrived(late, back)).size(), 210u);
     co_await site.send(id, "logs", Site::lines(211, 1).SerializeAsString());
     co_await site.until_lines(id, 211);
   });

@@ -218,6 +218,9 @@ Task<bool> SeriesLane::store(const Items& items, stores::Rows rows) {
   std::string fault;
   try {
     const SteadyPoint began = std::chrono::steady_clock::now();
+    // Who follows goes by when a line can be read, which may be long after it came.
+    const std::int64_t now_ms = to_unix_ms(system_clock().now());
+    for (stores::LogRow& row : rows.logs) row.received_ms = now_ms;
     co_await series_.insert(std::move(rows));
     writes_.observe(Meters::seconds_since(began));
     co_return true;
