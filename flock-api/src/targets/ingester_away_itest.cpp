@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ingester while a store is away, hangs, or leaves it without room: nothing is lost, and what
 // policy drops is told.
+#include <sys/mount.h>
+
 #include "targets/ingester_itest.h"
 
 namespace flock::targets::ingester_itest {
@@ -52,6 +54,55 @@ TEST_F(Ingester, AFullSpoolLeavesExactGaps) {
     EXPECT_EQ(lines + gaps, kBatches * kLines);
     EXPECT_GT(gaps, kBatches * kLines / 4);
     EXPECT_GT(lines, kBatches * kLines / 5);
+  });
+}
+
+// The store is back while the disk is still full of what waits for it.
+TEST_F(Ingester, AFullDiskEmptiesIntoTheStore) {
+  on_site([](Site& site) -> Task<void> {
+    co_await site.target->drain();
+    site.target.reset();
+    const std::string folder = site.settings.ingester_spool_directory = site.dir.file("small");
+    std::filesystem::create_directory(folder);
+    if (::mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=256k") != 0) {
+      co_await site.start();
+      co_return;  // needs root
+    }
+    co_await site.start();
+    const std::string id = co_await site.device();
+    site.series.away = true;
+    for (int i = 0; i < 50; ++i)
+      co_await site.send(id, "logs", Site::lines(1 + i * 10, 10, 1000).SerializeAsString());
+    co_await sleep_for(Duration(1500));
+    site.series.away = false;
+    std::exception_ptr failure;
+    try {
+      co_await site.until_lines(id, 500);
+      for (const auto& [number, times] : co_await site.numbers(id)) EXPECT_EQ(times, 1) << number;
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    co_await site.target->drain();
+    site.target.reset();
+    ::umount(folder.c_str());
+    if (failure) std::rethrow_exception(failure);
+  });
+}
+
+// Messages go to disk meanwhile; nobody waits for an insertion's time again and again.
+TEST_F(Ingester, AStoreThatHangsIsAskedSomethingShort) {
+  on_site([](Site& site) -> Task<void> {
+    const std::string id = co_await site.device();
+    site.series.hangs = true;
+    co_await site.send(id, "logs", Site::lines(1, 1).SerializeAsString());
+    co_await sleep_for(FlakySeries::kTime + Duration(500));
+    for (int i = 2; i <= 6; ++i) {
+      co_await site.send(id, "logs", Site::lines(i, 1).SerializeAsString());
+      co_await sleep_for(Duration(1000));
+    }
+    EXPECT_EQ(site.series.tries, 1);
+    site.series.hangs = false;
+    co_await site.until_lines(id, 6);
   });
 }
 

@@ -75,10 +75,14 @@ inline std::int64_t now_ms() { return to_unix_ms(system_clock().now()); }
 class FlakySeries final : public stores::TimeSeries {
  public:
   bool away = false;
+  bool hangs = false;   // whoever asks waits for kTime
   std::string refused;  // a batch with a line of this text is refused whole
-  int inserts = 0;
+  int inserts = 0, tries = 0;
+  static constexpr Duration kTime{3000};
 
   Task<void> insert(stores::Rows rows) override {
+    ++tries;
+    co_await hang();
     if (away) throw Error(Code::kUnavailable, "the time series are away");
     for (const stores::LogRow& row : rows.logs)
       if (!refused.empty() && row.text == refused)
@@ -106,9 +110,14 @@ class FlakySeries final : public stores::TimeSeries {
     return memory_->updates(std::move(s), from, to, limit);
   }
   Task<void> expire(stores::Expiry expiry) override { return memory_->expire(std::move(expiry)); }
-  Task<void> ping() override { return memory_->ping(); }
+  Task<void> ping() override { co_await hang(); }
 
  private:
+  Task<void> hang() {
+    if (!hangs) co_return;
+    co_await sleep_for(kTime);
+    throw Error(Code::kTimeout, "the time series do not answer");
+  }
   std::unique_ptr<stores::TimeSeries> memory_ = stores::make_memory_time_series();
 };
 
