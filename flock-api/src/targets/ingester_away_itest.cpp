@@ -106,6 +106,29 @@ TEST_F(Ingester, AStoreThatHangsIsAskedSomethingShort) {
   });
 }
 
+// Comings, goings and updates are not pushed out by the lines that come meanwhile.
+TEST_F(Ingester, AFullSpoolKeepsTheHistory) {
+  on_site([](Site& site) -> Task<void> {
+    co_await site.target->drain();
+    site.target.reset();
+    site.settings.ingester_spool_bytes = 1 << 20;
+    co_await site.start();
+    const std::string id = co_await site.device();
+    site.series.away = true;
+    co_await site.tell(id, DeviceEvent::ONLINE, now_ms());
+    co_await site.until("the hello", [&] { return site.turns[id] == "connected"; });
+    for (int i = 0; i < 100; ++i)
+      co_await site.send(id, "logs", Site::lines(1 + i * 20, 20, 1000).SerializeAsString());
+    co_await sleep_for(Duration(1000));
+    site.series.away = false;
+    co_await site.until_lines(id, 2000);
+    co_await eventually("the history", [&]() -> Task<bool> {
+      const stores::Subject subject{site.org, {}, {id}, {}};
+      co_return (co_await site.series.connectivity(subject, 0, INT64_MAX, 10)).size() == 1u;
+    });
+  });
+}
+
 TEST_F(Ingester, TelemetryGoesOnWhilePostgresIsAwayAndReportsWait) {
   on_site([](Site& site) -> Task<void> {
     const std::string id = co_await site.device();
