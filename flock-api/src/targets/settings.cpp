@@ -92,7 +92,7 @@ void Settings::bind(config::Schema& schema) {
   schema.add("ingester.spool_directory", ingester_spool_directory,
              "what waits for the time series, and what could not be read; each ingester its own");
   schema.add("ingester.spool_bytes", ingester_spool_bytes,
-             "limit of the telemetry that waits there, and of the logs; the oldest goes first",
+             "limit of telemetry there, of logs and of history, each; the oldest goes first",
              1 << 20);
 }
 

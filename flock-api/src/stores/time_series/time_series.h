@@ -31,7 +31,7 @@ struct LogRow {
   Origin origin;
   std::int64_t epoch = 0, number = 0;  // of the device (docs: LogStream in device.proto)
   std::int64_t at_ms = 0;
-  std::int64_t received_ms = 0;  // when an ingester took it: what follow() goes by
+  std::int64_t received_ms = 0;  // when it was given to the store: what arrived() goes by
   int source = 0, level = 0;     // the enums of device.proto
   std::string text;
   bool truncated = false;

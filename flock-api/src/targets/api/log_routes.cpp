@@ -219,8 +219,8 @@ class LogStream final : public EventSource {
       co_return co_await look();
     } catch (const Error& error) {
       if (error.code() != Code::kUnavailable && error.code() != Code::kTimeout) throw;
-      // The store is away for a moment: the reader keeps its place. What ingesters hold back
-      // meanwhile comes under the time at which they took it.
+      // The store is away for a moment: the reader keeps its place. What it was given before may
+      // show only now, under the time at which it was given.
       doubt_ = std::min(doubt_, position_ - kOverlap.count());
       doubt_until_ = steady_now() + kDoubt;
     }

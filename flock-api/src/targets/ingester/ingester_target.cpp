@@ -35,7 +35,9 @@ class IngesterTarget final : public Target {
                    lane(SpooledMessage::TELEMETRY, "telemetry")),
         logs_(parts_.executor, parts_.time_series, devices_, quarantine_,
               lane(SpooledMessage::LOGS, "logs")),
-        states_(parts_, devices_, presence_, logs_, quarantine_) {
+        history_(parts_.executor, parts_.time_series, devices_, quarantine_,
+                 lane(SpooledMessage::PRESENCE, "history")),
+        states_(parts_, devices_, presence_, history_, quarantine_) {
     end_with(scope_, parts_.failed);
   }
 
@@ -50,6 +52,7 @@ class IngesterTarget final : public Target {
     scope_.spawn("states", states_.run());
     scope_.spawn("telemetry", telemetry_.run());
     scope_.spawn("logs", logs_.run());
+    scope_.spawn("history", history_.run());
     scope_.spawn("presence", presence_.sweep());
   }
   Task<void> drain() override {
@@ -78,7 +81,7 @@ class IngesterTarget final : public Target {
     // More may be on its way from the broker; the only one finds it again at its next start.
     const int enough = parts_.replica.empty() ? 1 : 10;
     for (int quiet = 0; quiet < enough; ++quiet) {
-      if (!states_.idle() || !telemetry_.idle() || !logs_.idle()) quiet = 0;
+      if (!states_.idle() || !telemetry_.idle() || !logs_.idle() || !history_.idle()) quiet = 0;
       co_await sleep_for(Duration(20));
     }
   }
@@ -107,7 +110,8 @@ class IngesterTarget final : public Target {
   Quarantine quarantine_;
   Peers peers_;
   PresenceBook presence_;
-  SeriesLane telemetry_, logs_;
+  // History has a spool of its own: floods of lines must not push it out.
+  SeriesLane telemetry_, logs_, history_;
   StateLane states_;
 };
 

@@ -8,7 +8,7 @@
 
 namespace flock::targets::ingester {
 
-// What one lane counts about itself; `kind` is state, telemetry or logs.
+// What one lane counts about itself; `kind` is state, telemetry, logs or history.
 struct Meters {
   explicit Meters(const std::string& kind)
       : stored(messages(kind, "stored")),

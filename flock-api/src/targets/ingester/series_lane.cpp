@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "async/blocking.h"
+#include "async/deadline.h"
 #include "async/loop.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -14,7 +15,7 @@ namespace {
 using internal::v1::SpooledMessage;
 
 constexpr std::size_t kRows = 5000, kMessages = 512;
-constexpr Duration kWait{200}, kRetry{1000};
+constexpr Duration kWait{200}, kRetry{1000}, kAnswer{2000};
 constexpr std::size_t kInboxBytes = 64 << 20;
 constexpr std::size_t kDrainBytes = 1 << 20;
 constexpr int kGapRounds = 1000;
@@ -198,12 +199,38 @@ Task<void> SeriesLane::keep(Batch batch) {
     delivery.ack();
   }
   if (batch.items.empty()) co_return;
-  bool stored = false;
-  if (spool_.empty()) stored = co_await store(batch.items, std::move(batch.rows));
-  if (!stored) co_await spool(batch.items);
+  const bool stored = co_await store_or_spool(batch.items, std::move(batch.rows));
   (stored ? meters_.stored : meters_.spooled).add(static_cast<double>(batch.items.size()));
   meters_.took(batch.items.size(), began);
   acknowledge(batch.items);
+}
+
+// Tries until one of them has it: what is not kept is not acknowledged. True: the store.
+Task<bool> SeriesLane::store_or_spool(const Items& items, stores::Rows rows) {
+  if (spool_.empty() && co_await store(items, std::move(rows))) co_return true;
+  while (!co_await spool(items)) {
+    co_await sleep_for(kRetry);
+    // Nothing but the store makes room on a disk that is full.
+    while (!spool_.empty() && co_await drain()) {
+    }
+    if (spool_.empty() && co_await answers() && co_await store(items, rows_of_items(items)))
+      co_return true;
+  }
+  co_return false;
+}
+
+// A store that hangs is known as away only when an insertion's whole time has passed; so who was
+// turned away asks something short first.
+Task<bool> SeriesLane::answers() {
+  if (!turned_away_) co_return true;
+  try {
+    co_await with_deadline(series_.ping(), kAnswer, "asking the time series");
+    co_return true;
+  } catch (const Error& error) {
+    if (error.code() == Code::kCancelled) throw;
+  }
+  retry_at_ = std::chrono::steady_clock::now() + kRetry;
+  co_return false;
 }
 
 stores::Rows SeriesLane::rows_of_items(const Items& items) {
@@ -218,13 +245,18 @@ Task<bool> SeriesLane::store(const Items& items, stores::Rows rows) {
   std::string fault;
   try {
     const SteadyPoint began = std::chrono::steady_clock::now();
+    // Who follows goes by when a line can be read, which may be long after it came.
+    const std::int64_t now_ms = to_unix_ms(system_clock().now());
+    for (stores::LogRow& row : rows.logs) row.received_ms = now_ms;
     co_await series_.insert(std::move(rows));
     writes_.observe(Meters::seconds_since(began));
+    turned_away_ = false;
     co_return true;
   } catch (const Error& error) {
     if (error.code() == Code::kCancelled) throw;
     fault = error.describe();
     if (is_away(error)) {
+      turned_away_ = true;
       retry_at_ = std::chrono::steady_clock::now() + kRetry;
       if (const auto times = away_.count())
         log::warn("the time series are away; messages go to disk", error,
@@ -253,29 +285,27 @@ Task<bool> SeriesLane::store_apart(const Items& items) {
   co_return true;
 }
 
-// Tries until the disk takes it: what is not kept is not acknowledged.
-Task<void> SeriesLane::spool(const Items& items) {
-  for (;;) {
-    try {
-      co_await BlockingPool::shared().run_void([this, &items] { write_spool(items); });
-      break;
-    } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
-      if (const auto times = disk_full_.count())
-        log::error("messages cannot be written to disk; they wait in the broker", error,
-                   {{"lane", options_.name}, {"times", times}});
-    }
-    co_await sleep_for(kRetry);
+// False when the disk does not take them; some of them may be on it all the same.
+Task<bool> SeriesLane::spool(const Items& items) {
+  try {
+    co_await BlockingPool::shared().run_void([this, &items] { write_spool(items); });
+  } catch (const Error& error) {
+    if (error.code() == Code::kCancelled) throw;
+    if (const auto times = disk_full_.count())
+      log::error("messages cannot be written to disk; they wait in the broker", error,
+                 {{"lane", options_.name}, {"times", times}});
+    co_return false;
   }
   meters_.spool_bytes.set(static_cast<double>(spool_.waiting_bytes()));
   const std::int64_t dropped = spool_.dropped().records;
-  if (dropped == dropped_before_) co_return;
+  if (dropped == dropped_before_) co_return true;
   const std::int64_t more = dropped - std::exchange(dropped_before_, dropped);
   meters_.dropped.add(static_cast<double>(more));
   const auto times = dropped_.count(more);
   if (times > 0)
     log::warn("the spool is full; the oldest messages were dropped",
               {{"lane", options_.name}, {"messages", times}, {"in_all", dropped}});
+  co_return true;
 }
 
 // On a thread of the pool.
@@ -311,8 +341,9 @@ void SeriesLane::append_gaps() {
   }
 }
 
-// One stretch of what waits on disk.
-Task<void> SeriesLane::drain() {
+// One stretch of what waits on disk. False when the store does not take it now.
+Task<bool> SeriesLane::drain() {
+  if (!co_await answers()) co_return false;
   std::vector<std::string> records;
   co_await BlockingPool::shared().run_void([&] { records = spool_.next(kDrainBytes); });
   if (records.empty()) retry_at_ = std::chrono::steady_clock::now() + kRetry;
@@ -334,11 +365,12 @@ Task<void> SeriesLane::drain() {
   }
   co_await quarantine_.put(std::move(poison));
   stores::Rows rows = rows_of_items(items);
-  if (!co_await store(items, std::move(rows))) co_return;
+  if (!co_await store(items, std::move(rows))) co_return false;
   co_await BlockingPool::shared().run_void([&] { spool_.done(records.size()); });
   meters_.spool_bytes.set(static_cast<double>(spool_.waiting_bytes()));
   if (spool_.empty())
     log::info("the time series have what waited on disk", {{"lane", options_.name}});
+  co_return !records.empty();
 }
 
 void SeriesLane::acknowledge(Items& items) {

@@ -72,13 +72,15 @@ class SeriesLane {
   void accept(Batch& batch, Source source, Device& device, mqtt::Delivery delivery,
               Payload& payload);
   Task<void> keep(Batch batch);
+  Task<bool> store_or_spool(const Items& items, stores::Rows rows);
+  Task<bool> answers();
   Task<bool> store(const Items& items, stores::Rows rows);
   Task<bool> store_apart(const Items& items);
-  Task<void> spool(const Items& items);
+  Task<bool> spool(const Items& items);
   void write_spool(const Items& items);
   void note_dropped(std::string_view record);
   void append_gaps();
-  Task<void> drain();
+  Task<bool> drain();
   void acknowledge(Items& items);
   static stores::Rows rows_of_items(const Items& items);
 
@@ -92,6 +94,7 @@ class SeriesLane {
   Spool spool_;
   std::map<std::string, internal::v1::SpooledMessage> gaps_;  // of lines that were dropped
   SteadyPoint retry_at_{};
+  bool turned_away_ = false;  // by the store, the last time
   device::v1::TelemetryBatch telemetry_;
   device::v1::LogBatch logs_;
   Occasionally away_, dropped_, disk_full_, over_budget_, unknown_;
