@@ -224,7 +224,8 @@ approve_device() { node "$root/flock-local/oidc/approve.mjs" "$(oidc_issuer)" "$
 public_url() { echo "http://127.0.0.1:$(port api)"; }
 admin_url() { echo "http://127.0.0.1:$(port admin)"; }
 
-start_api() {
+# The configuration of flock-api, for all targets.
+configure_api() {
   cat >"$home/flock-api.yaml" <<C
 target: all
 public_url: $(public_url)
@@ -266,6 +267,9 @@ audit:
 ingester:
   spool_directory: $home/ingester
 C
+}
+start_api() {
+  configure_api
   start api "$bin/flock-api/flock-api" --config "$home/flock-api.yaml"
   until ready_api; do
     alive api || { tail -5 "$home/log/api.log" >&2; die "flock-api ended while starting"; }
