@@ -47,6 +47,12 @@ TEST(Id, IsUniqueSortedAndStrict) {
   }
 }
 
+TEST(Id, OfTheSameTimeAndBitsIsTheSame) {
+  const std::string zeros(10, '\0'), ones(32, '\xff');
+  EXPECT_EQ(uuid_of(0, zeros), "00000000-0000-7000-8000-000000000000");
+  EXPECT_EQ(uuid_of(0x0193b1a0ffee, ones), "0193b1a0-ffee-7fff-bfff-ffffffffffff");
+}
+
 TEST(Id, KindsDoNotMix) {
   static_assert(!std::is_convertible_v<DeviceId, FleetId>);
   static_assert(!std::is_constructible_v<DeviceId, std::string>);

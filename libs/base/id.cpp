@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/id.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -34,20 +35,12 @@ Tick next_tick() {
   return last;
 }
 
-}  // namespace
-
-std::string new_uuid() {
-  const Tick tick = next_tick();
-  std::array<unsigned char, 16> bytes;
-  random_bytes(bytes.data(), bytes.size());
-  for (int i = 0; i < 6; ++i) {
-    bytes[static_cast<std::size_t>(i)] =
-        static_cast<unsigned char>(tick.milliseconds >> (8 * (5 - i)));
-  }
-  bytes[6] = static_cast<unsigned char>(0x70 | (tick.counter >> 8));
-  bytes[7] = static_cast<unsigned char>(tick.counter);
+// Sets the time, the version and the variant of `bytes`.
+std::string text_of(std::uint64_t milliseconds, std::array<unsigned char, 16> bytes) {
+  for (std::size_t i = 0; i < 6; ++i)
+    bytes[i] = static_cast<unsigned char>(milliseconds >> (8 * (5 - i)));
+  bytes[6] = static_cast<unsigned char>(0x70 | (bytes[6] & 0x0f));
   bytes[8] = static_cast<unsigned char>(0x80 | (bytes[8] & 0x3f));
-
   static constexpr char kHex[] = "0123456789abcdef";
   std::string text;
   text.reserve(36);
@@ -57,6 +50,24 @@ std::string new_uuid() {
     text += kHex[bytes[i] & 15];
   }
   return text;
+}
+
+}  // namespace
+
+std::string new_uuid() {
+  const Tick tick = next_tick();
+  std::array<unsigned char, 16> bytes;
+  random_bytes(bytes.data() + 6, bytes.size() - 6);
+  bytes[6] = static_cast<unsigned char>(tick.counter >> 8);
+  bytes[7] = static_cast<unsigned char>(tick.counter);
+  return text_of(tick.milliseconds, bytes);
+}
+
+std::string uuid_of(std::uint64_t unix_ms, std::string_view bits) {
+  FLOCK_ASSERT(bits.size() >= 10);
+  std::array<unsigned char, 16> bytes;
+  std::copy_n(bits.begin(), 10, bytes.begin() + 6);
+  return text_of(unix_ms, bytes);
 }
 
 bool is_uuid(std::string_view text) noexcept {

@@ -5,6 +5,7 @@
 
 #include <compare>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -14,6 +15,9 @@ namespace flock {
 
 // A fresh UUIDv7: sorts by creation time in this process even within one millisecond.
 std::string new_uuid();
+// A UUIDv7 of this time whose random part is taken from the first 10 bytes of `bits`, which must be
+// as good as random (a digest): the same for the same arguments.
+std::string uuid_of(std::uint64_t unix_ms, std::string_view bits);
 // Canonical 8-4-4-4-12 lower-case hexadecimal form.
 bool is_uuid(std::string_view text) noexcept;
 

@@ -2,40 +2,8 @@
 // Devices as people see them: PostgreSQL joined with the live state.
 #include "targets/api/devices.h"
 
-#include <algorithm>
-
 namespace flock::targets::api {
 namespace {
-
-const char* phase_name(device::v1::ReportedState::Phase phase) {
-  using R = device::v1::ReportedState;
-  switch (phase) {
-    case R::IDLE:
-      return "IDLE";
-    case R::DOWNLOADING:
-      return "DOWNLOADING";
-    case R::STARTING:
-      return "STARTING";
-    case R::SOAKING:
-      return "SOAKING";
-    case R::CONFIRMED:
-      return "CONFIRMED";
-    case R::FAILED:
-      return "FAILED";
-    default:
-      return "UNKNOWN";
-  }
-}
-const char* state_name(device::v1::ServiceState::State state) {
-  static constexpr const char* kNames[] = {"UNKNOWN", "PENDING", "PULLING", "CREATED",
-                                           "RUNNING", "EXITED",  "MISSING"};
-  return state >= 0 && state < 7 ? kNames[state] : "UNKNOWN";
-}
-const char* health_name(device::v1::ServiceState::Health health) {
-  static constexpr const char* kNames[] = {"UNKNOWN", "NO_CHECK", "CHECKING", "HEALTHY",
-                                           "UNHEALTHY"};
-  return health >= 0 && health < 5 ? kNames[health] : "UNKNOWN";
-}
 
 const char* state_of(const Row& row) {
   if (row.optional_text("decommissioned_at")) return "DECOMMISSIONED";
@@ -115,51 +83,6 @@ std::string label_fault(std::string_view key) {
 }
 
 }  // namespace
-
-TimePoint device_time(std::int64_t unix_ms) {
-  return from_unix_ms(std::clamp<std::int64_t>(unix_ms, 0, 253'402'300'799'999));
-}
-
-bj::object exit_json(const device::v1::Exit& exit) {
-  static constexpr const char* kBy[] = {"UNKNOWN", "ITSELF", "FLOCK", "OTHERS", "KERNEL"};
-  bj::object out{{"code", exit.code()},
-                 {"by", kBy[exit.by() >= 0 && exit.by() < 5 ? exit.by() : 0]}};
-  if (exit.signal() != 0) out["signal"] = exit.signal();
-  if (exit.out_of_memory()) out["out_of_memory"] = true;
-  if (exit.at_ms() != 0) out["at"] = to_rfc3339(device_time(exit.at_ms()));
-  return out;
-}
-
-const char* command_state(device::v1::CommandResult::State state) {
-  static constexpr const char* kNames[] = {"UNKNOWN", "STARTED", "DONE", "FAILED", "EXPIRED"};
-  return kNames[state >= 0 && state < 5 ? state : 0];
-}
-
-bj::object reported_json(const device::v1::ReportedState& report) {
-  bj::array services;
-  for (const auto& s : report.services()) {
-    bj::object service{{"name", s.name()},
-                       {"state", state_name(s.state())},
-                       {"health", health_name(s.health())},
-                       {"image_digest", s.image_digest()},
-                       {"restart_count", s.restart_count()},
-                       {"container_id", s.container_id()}};
-    if (s.state() == device::v1::ServiceState::EXITED) service["exit_code"] = s.exit_code();
-    if (s.state() == device::v1::ServiceState::PULLING) service["pull_percent"] = s.pull_percent();
-    if (s.started_at_ms() != 0) service["started_at"] = to_rfc3339(device_time(s.started_at_ms()));
-    if (s.has_last_exit()) service["last_exit"] = exit_json(s.last_exit());
-    if (!s.message().empty()) service["message"] = s.message();
-    services.push_back(std::move(service));
-  }
-  bj::object out{{"phase", phase_name(report.phase())},
-                 {"release_id", report.release_id()},
-                 {"desired_version", report.desired_version()},
-                 {"at", to_rfc3339(device_time(report.at_ms()))},
-                 {"services", std::move(services)}};
-  if (!report.error().empty()) out["error"] = report.error();
-  if (!report.error_code().empty()) out["error_code"] = report.error_code();
-  return out;
-}
 
 Task<bj::array> devices_json(Context& c, const postgres::Rows& rows) {
   std::vector<DeviceId> ids;

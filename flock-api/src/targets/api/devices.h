@@ -2,6 +2,7 @@
 // What the routes of devices share.
 #pragma once
 
+#include "domain/device_json.h"
 #include "flock/device/v1/device.pb.h"
 #include "stores/time_series/time_series.h"
 #include "targets/api/call.h"
@@ -22,11 +23,10 @@ Task<bj::object> find_device_in(postgres::Transaction& tx, Call& call, std::stri
 // The id of a fleet that the caller sees, by id or slug. Throws kNotFound.
 Task<std::string> fleet_id_in(postgres::Transaction& tx, Call& call, std::string id_or_slug);
 
-bj::object reported_json(const device::v1::ReportedState& report);
-bj::object exit_json(const device::v1::Exit& exit);
-const char* command_state(device::v1::CommandResult::State state);
-// A device's clock can say anything; RFC 3339 ends with the year 9999.
-TimePoint device_time(std::int64_t unix_ms);
+using domain::command_state;
+using domain::device_time;
+using domain::exit_json;
+using domain::reported_json;
 
 // The newest values of one device: of the machine, and by service.
 bj::object latest_json(const std::vector<stores::MetricPoint>& points);

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "domain/customer_events.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/id.h"
+#include "base/json.h"
+#include "base/time.h"
+#include "crypto/keys.h"
+#include "domain/device_json.h"
+#include "flock/internal/v1/internal.pb.h"
+
+namespace flock::domain {
+namespace {
+
+namespace bj = boost::json;
+namespace in = internal::v1;
+using About = InternalEvent::About;
+
+[[noreturn]] void refuse(std::string why) { throw Error(Code::kInvalidArgument, std::move(why)); }
+
+template <class Message>
+Message parse(std::string_view payload) {
+  Message message;
+  if (!message.ParseFromArray(payload.data(), static_cast<int>(payload.size())))
+    refuse("it is not the message that belongs on this topic");
+  return message;
+}
+
+template <class Message>
+InternalEvent of_device(const Message& message, std::string type, std::int64_t at_ms) {
+  InternalEvent event;
+  event.type = std::move(type);
+  event.org = message.org_id();
+  event.subject = message.device_id();
+  event.at_ms = at_ms;
+  return event;
+}
+
+InternalEvent read_state(std::string_view payload) {
+  const auto message = parse<in::DeviceStateChanged>(payload);
+  // An ingester of before `at_ms` existed.
+  const std::int64_t at_ms = message.at_ms() != 0 ? message.at_ms() : message.state().at_ms();
+  InternalEvent event = of_device(message, "device.state_changed", at_ms);
+  event.data["reported"] = reported_json(message.state());
+  return event;
+}
+
+InternalEvent read_presence(std::string_view payload) {
+  const auto message = parse<in::DevicePresence>(payload);
+  InternalEvent event =
+      of_device(message, message.online() ? "device.online" : "device.offline", message.at_ms());
+  event.data["reason"] = message.reason();
+  return event;
+}
+
+InternalEvent read_exit(std::string_view payload) {
+  const auto message = parse<in::ServiceExited>(payload);
+  const std::int64_t at_ms = message.at_ms() != 0 ? message.at_ms() : message.exit().at_ms();
+  InternalEvent event = of_device(message, "device.service_exited", at_ms);
+  event.data["service"] = message.service();
+  event.data["exit"] = exit_json(message.exit());
+  return event;
+}
+
+InternalEvent read_command(std::string_view payload) {
+  using Result = device::v1::CommandResult;
+  const auto message = parse<in::CommandResulted>(payload);
+  const char* type = nullptr;
+  switch (message.result().state()) {
+    case Result::STARTED:
+      type = "command.started";
+      break;
+    case Result::DONE:
+      type = "command.done";
+      break;
+    case Result::FAILED:
+      type = "command.failed";
+      break;
+    case Result::EXPIRED:
+      type = "command.expired";
+      break;
+    default:
+      refuse("a command has no such state");
+  }
+  if (!is_uuid(message.result().command_id())) refuse("it names no command");
+  InternalEvent event = of_device(message, type, message.at_ms());
+  bj::object command{{"id", message.result().command_id()}};
+  if (!message.result().message().empty()) command["message"] = message.result().message();
+  event.data["command"] = std::move(command);
+  return event;
+}
+
+InternalEvent read_registered(std::string_view payload) {
+  const auto message = parse<in::DeviceMembership>(payload);
+  return of_device(message, "device.registered", message.at_ms());
+}
+
+InternalEvent read_removed(std::string_view payload) {
+  const auto message = parse<in::DeviceMembership>(payload);
+  InternalEvent event = of_device(message, "device.deregistered", message.at_ms());
+  event.data["reason"] = message.reason();
+  return event;
+}
+
+InternalEvent read_revoked(std::string_view payload) {
+  const auto message = parse<in::DeviceRevoked>(payload);
+  return of_device(message, "device.revoked", message.at_ms());
+}
+
+InternalEvent read_clone(std::string_view payload) {
+  const auto message = parse<in::CloneSuspected>(payload);
+  InternalEvent event = of_device(message, "device.clone_suspected", message.at_ms());
+  bj::array boots;
+  for (const std::string& boot : message.boot_ids()) boots.emplace_back(boot);
+  event.data["boot_ids"] = std::move(boots);
+  return event;
+}
+
+InternalEvent read_deployment(std::string_view payload) {
+  const auto message = parse<in::DeploymentCreated>(payload);
+  InternalEvent event;
+  event.type = "deployment.created";
+  event.about = About::kDeployment;
+  event.org = message.org_id();
+  event.subject = message.deployment_id();
+  event.at_ms = message.at_ms();
+  return event;
+}
+
+InternalEvent read_rollout(std::string_view payload) {
+  const auto message = parse<in::RolloutState>(payload);
+  InternalEvent event;
+  if (message.state() == "RUNNING") {
+    event.type = "rollout.started";
+  } else if (message.state() == "COMPLETED") {
+    event.type = "rollout.completed";
+  } else if (message.state() == "FAILED") {
+    event.type = "rollout.failed";
+  } else if (message.state() == "SUPERSEDED") {
+    event.type = "rollout.superseded";
+  } else {
+    refuse("a rollout has no such state");
+  }
+  event.about = About::kRollout;
+  event.org = message.org_id();
+  event.subject = message.rollout_id();
+  event.at_ms = message.at_ms();
+  if (!message.reason().empty()) event.data["reason"] = message.reason();
+  return event;
+}
+
+struct Reader {
+  std::string_view leaf;
+  InternalEvent (*read)(std::string_view payload);
+};
+constexpr Reader kReaders[] = {
+    {"device/state", read_state},
+    {"device/presence", read_presence},
+    {"device/service_exited", read_exit},
+    {"device/command", read_command},
+    {"device/registered", read_registered},
+    {"device/removed", read_removed},
+    {"device/revoked", read_revoked},
+    {"device/clone_suspected", read_clone},
+    {"deployment/created", read_deployment},
+    {"rollout/state", read_rollout},
+};
+
+std::string id_of(std::string_view leaf, std::string_view payload, std::int64_t at_ms) {
+  std::string whole(leaf);
+  whole += '\n';
+  whole += payload;
+  return uuid_of(static_cast<std::uint64_t>(at_ms), crypto::sha256(whole));
+}
+
+// "device.online" -> "flock/events/v1/device/online"
+std::string topic_of(std::string type) {
+  std::ranges::replace(type, '.', '/');
+  return "flock/events/v1/" + std::move(type);
+}
+
+}  // namespace
+
+std::optional<InternalEvent> read_internal_event(std::string_view leaf, std::string_view payload) {
+  const auto* const reader = std::ranges::find(kReaders, leaf, &Reader::leaf);
+  if (reader == std::end(kReaders)) return std::nullopt;
+  InternalEvent event = reader->read(payload);
+  if (!is_uuid(event.org)) refuse("it names no organization");
+  if (!is_uuid(event.subject)) refuse("it does not say what it is about");
+  event.at_ms = to_unix_ms(device_time(event.at_ms));
+  event.id = id_of(leaf, payload, event.at_ms);
+  return event;
+}
+
+CustomerEvent customer_event(InternalEvent event, const EventSubject& subject) {
+  bj::object data;
+  switch (event.about) {
+    case About::kDevice:
+      data["device"] = {{"id", event.subject},
+                        {"name", subject.device_name},
+                        {"labels", json::parse(subject.device_labels)}};
+      break;
+    case About::kRollout:
+      data["rollout"] = {{"id", event.subject}};
+      [[fallthrough]];
+    case About::kDeployment:
+      data["deployment"] = {{"id", subject.deployment_id}};
+      data["release"] = {{"id", subject.release_id}, {"version", subject.release_version}};
+      break;
+  }
+  if (!subject.fleet_id.empty())
+    data["fleet"] = {{"id", subject.fleet_id}, {"slug", subject.fleet_slug}};
+  for (auto& [key, value] : event.data) data[key] = std::move(value);
+  CustomerEvent out;
+  out.payload = bj::serialize(bj::object{{"id", event.id},
+                                         {"type", event.type},
+                                         {"timestamp", to_rfc3339(from_unix_ms(event.at_ms))},
+                                         {"org_id", event.org},
+                                         {"data", std::move(data)}});
+  out.id = std::move(event.id);
+  out.org = std::move(event.org);
+  out.topic = topic_of(std::move(event.type));
+  return out;
+}
+
+const std::vector<std::string_view>& customer_event_types() {
+  static const std::vector<std::string_view> types = {
+      "command.done",         "command.expired",    "command.failed",
+      "command.started",      "deployment.created", "device.clone_suspected",
+      "device.deregistered",  "device.offline",     "device.online",
+      "device.registered",    "device.revoked",     "device.service_exited",
+      "device.state_changed", "rollout.completed",  "rollout.failed",
+      "rollout.started",      "rollout.superseded"};
+  return types;
+}
+
+}  // namespace flock::domain
