@@ -10,6 +10,7 @@
 #include "async/scope.h"
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "crypto/keys.h"
 #include "link/desired_store.h"
@@ -60,9 +61,9 @@ ConfigHashes hashes_of(const DesiredState& state) {
   return out;
 }
 
-bool is_no_space(const std::string& message) {
+bool is_disk_full(const std::string& message) {
   return message.find("no_space") != std::string::npos ||
-         message.find("No space left on device") != std::string::npos;
+         is_no_space(message);  // the runtime's word, or ours
 }
 
 // Something asked for by hand, to be done between two rounds.
@@ -186,7 +187,7 @@ struct Reconciler::Impl {
     fresh.set_release_id(desired->release_id());
     fresh.set_rollout_id(desired->rollout_id());
     fresh.set_phase(ReportedState::FAILED);
-    fresh.set_error_code(is_no_space(error.message()) ? "no_space" : "runtime_unavailable");
+    fresh.set_error_code(is_disk_full(error.message()) ? "no_space" : "runtime_unavailable");
     fresh.set_error("the container runtime: " + error.message());
     set_report(std::move(fresh));
   }
@@ -264,7 +265,7 @@ struct Reconciler::Impl {
       fresh.set_release_id(unstored->release_id());
       fresh.set_rollout_id(unstored->rollout_id());
       fresh.set_phase(ReportedState::FAILED);
-      fresh.set_error_code(is_no_space(store_error) ? "no_space" : "store_failed");
+      fresh.set_error_code(is_disk_full(store_error) ? "no_space" : "store_failed");
       fresh.set_error("the desired state cannot be stored on this device: " + store_error);
     }
     set_report(std::move(fresh));
@@ -438,7 +439,7 @@ struct Reconciler::Impl {
       if (error.code() == Code::kCancelled) throw;
       if (wanted != desired) co_return;  // nobody wants to know any more
       Attempts& attempts = memory[action.service].run;
-      note_failure(attempts, is_no_space(error.message()) ? "no_space" : step,
+      note_failure(attempts, is_disk_full(error.message()) ? "no_space" : step,
                    action.service + ": " + error.message(), steady_now());
       log::warn("a step failed; it is tried again", error,
                 {{"service", action.service}, {"step", step}, {"attempt", attempts.failures}});
@@ -477,7 +478,7 @@ struct Reconciler::Impl {
     } catch (const Error& error) {
       memory[service].pulling = false;
       if (error.code() == Code::kCancelled) throw;
-      full = is_no_space(error.message());
+      full = is_disk_full(error.message());
       if (wanted->version() == desired->version()) note_pull_failure(service, error, full);
     }
     if (full) co_await make_room(*wanted);
