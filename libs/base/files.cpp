@@ -37,6 +37,10 @@ Error file_error(const char* action, const std::string& path) {
       .with("file", path);
 }
 
+bool is_no_space(std::string_view message) {
+  return message.find(std::strerror(ENOSPC)) != std::string_view::npos;
+}
+
 void write_all(int fd, std::string_view content, const std::string& path) {
   while (!content.empty()) {
     const ssize_t done = ::write(fd, content.data(), content.size());

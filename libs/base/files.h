@@ -32,6 +32,8 @@ class FileDescriptor {
 
 // kUnavailable with errno's text: "cannot <action>: no space left on device".
 Error file_error(const char* action, const std::string& path);
+// Whether what another program or file_error() says means a full disk.
+bool is_no_space(std::string_view message);
 // Throws Error{kUnavailable}; then a part may be written.
 void write_all(int fd, std::string_view content, const std::string& path);
 // What was made, renamed or removed in `folder` is on disk when it returns.

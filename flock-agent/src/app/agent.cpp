@@ -533,6 +533,7 @@ struct Agent::Impl {
     facts.last_error = bus_error;
     facts.waiting_messages = static_cast<std::size_t>(uplink.waiting_records());
     facts.waiting_bytes = static_cast<std::size_t>(uplink.waiting_bytes());
+    facts.disk_error = uplink.disk_trouble();
     facts.lost = uplink.lost();
     return write_status(facts);
   }

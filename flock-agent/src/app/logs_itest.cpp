@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lines of real containers, by a flockd that is killed, over a broker that is away: each arrives
 // under its own number, or a gap says that it does not.
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <boost/asio/signal_set.hpp>
 #include <charconv>
 #include <map>
 #include <set>
 
-#include "app/agent.h"
+#include "app/device_itest.h"
 #include "app/test_backend.h"
 #include "async/loop.h"
 #include "async/scope.h"
@@ -32,47 +28,6 @@ namespace ft = flock::testing;
 using device::v1::LogGap;
 using ft::run_task;
 using ft::TempDir;
-
-// flockd in a process of its own.
-class Flockd {
- public:
-  Flockd(AgentOptions options, const std::string& log) {
-    const pid_t parent = ::getpid();
-    pid_ = ::fork();
-    if (pid_ != 0) return;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() != parent) ::_exit(1);
-    const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    ::dup2(out, 1);
-    ::dup2(out, 2);
-    run(std::move(options));
-    ::_exit(0);
-  }
-  ~Flockd() { end(SIGKILL); }
-  Flockd(const Flockd&) = delete;
-  Flockd& operator=(const Flockd&) = delete;
-  // Waits for its end.
-  void end(int number) {
-    if (pid_ < 0) return;
-    ::kill(pid_, number);
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = -1;
-  }
-
- private:
-  static void run(AgentOptions options) {
-    static Agent* running = nullptr;
-    Loop loop;
-    Agent agent(loop.executor(), std::move(options));
-    running = &agent;
-    asio::signal_set signals(loop.executor(), SIGTERM);
-    signals.async_wait([](const boost::system::error_code& error, int) {
-      if (!error) running->stop();
-    });
-    loop.run(agent.run());
-  }
-  pid_t pid_ = -1;
-};
 
 class LogsOfContainers : public ::testing::Test {
  protected:

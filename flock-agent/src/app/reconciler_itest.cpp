@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "app/device_itest.h"
 #include "async/loop.h"
 #include "async/scope.h"
 #include "base/error.h"
@@ -43,30 +43,6 @@ int main(void) {
 )c";
 constexpr Duration kLimit{120'000};
 constexpr Duration kInterval{200};
-
-// A file system of a few megabytes.
-class SmallDisk {
- public:
-  explicit SmallDisk(const std::string& size) {
-    FLOCK_ASSERT(::mount("tmpfs", dir_.path().c_str(), "tmpfs", 0, ("size=" + size).c_str()) == 0);
-  }
-  ~SmallDisk() { ::umount2(dir_.path().c_str(), MNT_DETACH); }
-  SmallDisk(const SmallDisk&) = delete;
-  SmallDisk& operator=(const SmallDisk&) = delete;
-  const std::string& path() const { return dir_.path(); }
-  // Leaves about `free_bytes`.
-  void fill(std::uintmax_t free_bytes) const {
-    const auto room = std::filesystem::space(path()).available;
-    std::ofstream out(path() + "/filler");
-    const std::string block(4096, 'x');
-    for (std::uintmax_t i = 0; free_bytes + i < room && out.flush(); i += block.size())
-      out << block;
-  }
-  void free() const { std::filesystem::remove(path() + "/filler"); }
-
- private:
-  TempDir dir_;
-};
 
 class ReconcilerOnPodman : public ::testing::Test {
  protected:

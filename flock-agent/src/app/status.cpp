@@ -126,27 +126,29 @@ std::string write_status(const StatusFacts& facts) {
     reported["error"] = facts.report->error();
     reported["error_code"] = facts.report->error_code();
   }
-  const bj::object document{
-      {"version", facts.version},
-      {"profile", facts.options->profile},
-      {"started_at", to_rfc3339(facts.started)},
-      {"device_id", facts.identity->device_id()},
-      {"server", facts.options->server},
-      {"connection",
-       {{"connected", facts.connected},
-        {"since", time_or_null(facts.since)},
-        {"broker", facts.broker},
-        {"last_error", facts.last_error}}},
-      {"next_renewal", renewal(*facts.identity)},
-      {"clock_offset_ms", facts.identity->clock_offset().count()},
-      {"desired", {{"version", facts.desired_version}}},
-      {"reported", std::move(reported)},
-      {"services", std::move(services)},
-      {"waiting", {{"messages", facts.waiting_messages}, {"bytes", facts.waiting_bytes}}},
-      {"lost",
-       {{"telemetry_points", facts.lost.telemetry_points},
-        {"log_lines", facts.lost.log_lines},
-        {"events", facts.lost.events}}}};
+  const bj::object document{{"version", facts.version},
+                            {"profile", facts.options->profile},
+                            {"started_at", to_rfc3339(facts.started)},
+                            {"device_id", facts.identity->device_id()},
+                            {"server", facts.options->server},
+                            {"connection",
+                             {{"connected", facts.connected},
+                              {"since", time_or_null(facts.since)},
+                              {"broker", facts.broker},
+                              {"last_error", facts.last_error}}},
+                            {"next_renewal", renewal(*facts.identity)},
+                            {"clock_offset_ms", facts.identity->clock_offset().count()},
+                            {"desired", {{"version", facts.desired_version}}},
+                            {"reported", std::move(reported)},
+                            {"services", std::move(services)},
+                            {"waiting",
+                             {{"messages", facts.waiting_messages},
+                              {"bytes", facts.waiting_bytes},
+                              {"disk_error", facts.disk_error}}},
+                            {"lost",
+                             {{"telemetry_points", facts.lost.telemetry_points},
+                              {"log_lines", facts.lost.log_lines},
+                              {"events", facts.lost.events}}}};
   return bj::serialize(document);
 }
 
@@ -247,6 +249,7 @@ std::string describe_status(const std::string& document) {
   add_line(out, "Waiting",
            text_of(waiting, "messages") + " messages, " + text_of(waiting, "bytes") +
                " bytes for the broker");
+  add_line(out, "Disk", text_of(waiting, "disk_error"));
   add_line(out, "Lost",
            text_of(lost, "telemetry_points") + " points, " + text_of(lost, "log_lines") +
                " log lines, " + text_of(lost, "events") + " events, for want of room");

@@ -25,6 +25,7 @@ struct StatusFacts {
   TimePoint started, since;  // `since`: of the connection as it is; TimePoint() when there was none
   bool connected = false;
   std::size_t waiting_messages = 0, waiting_bytes = 0;
+  std::string disk_error;  // of what waits
   Lost lost;
 };
 std::string write_status(const StatusFacts& facts);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/files.h"
 #include "base/log.h"
 
 namespace flock::agent {
@@ -45,14 +46,21 @@ Spool* DiskQueues::open(Upward kind) {
 bool DiskQueues::store(Upward kind, const std::string& payload) {
   Spool* queue = open(kind);
   if (queue == nullptr) return false;
-  while (disk_bytes() + static_cast<std::int64_t>(payload.size()) + 64 > limit_bytes_ &&
-         make_room()) {
-  }
+  while (disk_bytes() + static_cast<std::int64_t>(payload.size()) + 64 > limit_bytes_)
+    if (!make_room(kind)) return false;
+  std::string refusal;
+  while (!append(*queue, payload, refusal))
+    if (!is_no_space(refusal) || !make_room(kind)) return false;
+  return true;
+}
+
+bool DiskQueues::append(Spool& queue, const std::string& payload, std::string& refusal) {
   try {
-    queue->append(payload, Spool::Sync::kLater);
+    queue.append(payload, Spool::Sync::kLater);
     return true;
   } catch (const Error& error) {
     note_trouble(error);
+    refusal = error.message();
     return false;
   }
 }
@@ -62,19 +70,25 @@ void DiskQueues::sync(Upward kind) {
   if (!queue) return;
   try {
     queue->sync();
-    in_trouble_ = false;
+    if (!std::exchange(refused_, false)) trouble_.clear();
   } catch (const Error& error) {
     note_trouble(error);
   }
 }
 
 void DiskQueues::note_trouble(const Error& error) {
-  if (std::exchange(in_trouble_, true)) return;
-  log::error("the disk does not take what cannot be sent; it is counted as lost", error);
+  refused_ = true;
+  if (!trouble_.empty()) return;
+  trouble_ = error.message();
+  log::error("the disk does not take what cannot be sent; what is lost is counted", error);
 }
 
-bool DiskQueues::make_room() {
-  return std::ranges::any_of(queues_, [](auto& queue) { return queue && queue->drop_oldest(); });
+bool DiskQueues::make_room(Upward kind) {
+  for (std::size_t i = 0; i < queues_.size(); ++i) {
+    const bool may = queues_[i] && (i <= index_of(kind) || queues_[i]->empty());
+    if (may && queues_[i]->drop_oldest()) return true;
+  }
+  return false;
 }
 
 std::int64_t DiskQueues::disk_bytes() const {

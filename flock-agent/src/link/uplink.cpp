@@ -374,5 +374,6 @@ const Lost& Uplink::lost() const noexcept { return impl_->lost.counts(); }
 
 std::int64_t Uplink::waiting_records() const noexcept { return impl_->disk.waiting_records(); }
 std::int64_t Uplink::waiting_bytes() const noexcept { return impl_->disk.waiting_bytes(); }
+const std::string& Uplink::disk_trouble() const noexcept { return impl_->disk.trouble(); }
 
 }  // namespace flock::agent

@@ -61,6 +61,8 @@ class Uplink {
   const Lost& lost() const noexcept;
   std::int64_t waiting_records() const noexcept;  // on disk
   std::int64_t waiting_bytes() const noexcept;
+  // Why the disk did not take the last of what should wait there; "" when it did.
+  const std::string& disk_trouble() const noexcept;
 
  private:
   struct Impl;
