@@ -62,6 +62,24 @@ TEST_F(Ingester, AClockThatIsAYearOffPoisonsNothing) {
       const auto rows = co_await site.logs(id);
       EXPECT_EQ(rows.at(1).at_ms - rows.at(0).at_ms, 1);
     }
+    // What it kept while it was away keeps its points, though all come at once.
+    const std::string away = co_await site.device();
+    TaskScope together(site.executor);
+    for (int i = 0; i < 20; ++i) {
+      TelemetryBatch batch;
+      auto* point = batch.add_points();
+      point->set_at_ms(now_ms() - year + i * 1000);
+      point->mutable_host()->set_uptime_seconds(i);
+      together.spawn("telemetry", site.send(away, "telemetry", batch.SerializeAsString()));
+    }
+    co_await together.join();
+    stores::MetricQuery points;
+    points.subject = {site.org, {}, {away}, {}};
+    points.from_ms = now_ms() - 60'000;
+    points.to_ms = now_ms() + 60'000;
+    co_await eventually("every point", [&]() -> Task<bool> {
+      co_return (co_await site.series.range(points)).size() == 20u;
+    });
     // A report from the future hides none that comes when the clock is right again.
     const std::string id = co_await site.device();
     co_await site.report(id, now_ms() + year, "wrong");

@@ -20,9 +20,10 @@ struct Device {
   domain::Presence presence;
   domain::BootHistory boots;
   domain::Budget budget;
-  std::uint64_t step = 0;  // of its update, as told last: a hash
-  bool asked = false;      // PostgreSQL, since it was forgotten
-  bool touched = false;    // heard from since the last sweep
+  std::uint64_t step = 0;        // of its update, as told last: a hash
+  std::int64_t received_ms = 0;  // of its newest message
+  bool asked = false;            // PostgreSQL, since it was forgotten
+  bool touched = false;          // heard from since the last sweep
 };
 
 // Whose the devices are. What is known stays usable while PostgreSQL is away; the sweep keeps it

@@ -154,7 +154,9 @@ void SeriesLane::judge(Batch& batch, mqtt::Delivery delivery, std::int64_t now_m
     return;
   }
   device->touched = true;
-  Source source{device->org, device->fleet, std::string(uplink->device), now_ms};
+  // Each message has a time of its own: it stands for the device's where its clock is wrong.
+  device->received_ms = std::max(now_ms, device->received_ms + 1);
+  Source source{device->org, device->fleet, std::string(uplink->device), device->received_ms};
   if (uplink->leaf == domain::Leaf::kTelemetry) {
     std::string fault = domain::read(delivery.message.payload, telemetry_);
     if (!fault.empty()) return refuse(std::move(fault));
