@@ -142,6 +142,35 @@ TEST_F(Cli, RenamesAnOrganizationThatIsNotTheOneInUse) {
   EXPECT_NE(flock({"orgs", "rename", "acme"}).err.find("the new name"), std::string::npos);
 }
 
+TEST_F(Cli, ShowsAndChangesHowLongAnOrganizationKeepsItsData) {
+  constexpr const char* kAcme =
+      R"({"id":"o1","slug":"acme","name":"Acme","retention":{"telemetry_days":90,"logs_days":14}})";
+  api.answer("GET /v1/organizations/acme", 200, kAcme);
+  api.answer("PATCH /v1/organizations/acme", 200, kAcme);
+  const std::string table = "ORGANIZATION\tTELEMETRY DAYS\tLOGS DAYS\nacme\t90\t14\n";
+  EXPECT_EQ(flock({"orgs", "retention", "acme"}).out, table);
+  EXPECT_EQ(api.last_organization(), "acme");
+  EXPECT_EQ(flock({"orgs", "retention", "acme", "--telemetry-days", "90", "--yes"}).out, table);
+  EXPECT_EQ(api.last_body(), R"({"retention":{"telemetry_days":90}})");
+  EXPECT_EQ(flock({"orgs", "retention", "acme", "--logs-days", "0", "--yes"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"retention":{"logs_days":0}})");
+  EXPECT_EQ(flock({"orgs", "retention", "acme", "--logs-days", "-1", "--yes"}).code, 2);
+  EXPECT_EQ(flock({"orgs", "retention"}).code, 2);
+}
+
+TEST_F(Cli, ListsAndForgetsDevicesThatAKeyLetsIn) {
+  api.answer("GET /v1/provisioning-keys/k1/devices?page_size=1000", 200,
+             R"({"items":[{"id":"p1","thumbprint":"T1","name":"gw-1"},
+             {"id":"p2","thumbprint":"T2","device_id":"d2"}],"next_page_token":""})");
+  EXPECT_EQ(flock({"keys", "devices", "k1"}).out,
+            "ID\tTHUMBPRINT\tNAME\tDEVICE\np1\tT1\tgw-1\t\np2\tT2\t\td2\n");
+  api.answer("DELETE /v1/provisioning-keys/k1/devices/p1", 204, "");
+  const Result gone = flock({"keys", "remove-device", "k1", "p1", "--yes"});
+  EXPECT_EQ(gone.code, 0) << gone.err;
+  EXPECT_NE(gone.err.find("stays"), std::string::npos);
+  EXPECT_EQ(flock({"keys", "remove-device", "k1", "--yes"}).code, 2);
+}
+
 TEST_F(Cli, GuardsTheWayIn) {
   api.answer("POST /v1/provisioning-keys", 201, R"({"id":"k1","secret":"flp_new"})");
   EXPECT_EQ(flock({"keys", "create", "--fleet", "edge", "--network", "10.0.0.0/8", "--label",
