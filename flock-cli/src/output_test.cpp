@@ -17,7 +17,8 @@ constexpr const char* kDevices =
 TEST_F(Cli, WritesCsvThatNoSpreadsheetRuns) {
   api.answer("GET /v1/devices?page_size=1000", 200, kDevices);
   EXPECT_EQ(flock({"devices", "-o", "csv"}).out,
-            "DEVICE,STATE,FLEET,WANTED,PHASE,SEEN,ID,ERROR\r\n'=cmd,ONLINE,oslo,,,,1,\r\n");
+            "DEVICE,STATE,SINCE,REASON,FLEET,WANTED,PHASE,SEEN,ID,ERROR\r\n"
+            "'=cmd,ONLINE,,,oslo,,,,1,\r\n");
   EXPECT_EQ(flock({"devices", "-o", "csv", "--columns", "id,labels.site"}).out,
             "ID,LABELS.SITE\r\n1,\"a, b\"\r\n");
   Output output;
@@ -51,7 +52,7 @@ TEST_F(Cli, ShowsTheColumnsAndFieldsAskedFor) {
   EXPECT_EQ(flock({"devices", "--columns", "state,device"}).out, "STATE\tDEVICE\nONLINE\t=cmd\n");
   EXPECT_EQ(flock({"devices", "--columns", "nonsense"}).code, 2);
   EXPECT_TRUE(flock({"devices", "-o", "wide"})
-                  .out.ends_with("\tID\tERROR\n=cmd\tONLINE\toslo\t\t\t\t1\t\n"));
+                  .out.ends_with("\tID\tERROR\n=cmd\tONLINE\t\t\toslo\t\t\t\t1\t\n"));
   EXPECT_EQ(flock({"devices", "--json=name,fleet.slug"}).out,
             R"({"items":[{"name":"=cmd","fleet.slug":"oslo"}],"next_page_token":""})"
             "\n");
