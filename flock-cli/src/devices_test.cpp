@@ -10,6 +10,19 @@ namespace bj = boost::json;
 
 constexpr const char* kDevice = R"({"id":"d1","name":"gw-1","state":"ONLINE"})";
 
+TEST_F(Cli, ListsSinceWhenAndWhyADeviceIsAway) {
+  api.answer("GET /v1/devices?page_size=1000", 200,
+             R"({"items":[{"id":"d1","name":"gw-1","state":"OFFLINE","fleet":{"slug":"edge"},
+"last_seen_at":"2026-11-24T10:00:00.000Z","connectivity":{"online":false,
+"since":"2026-11-24T10:00:30.000Z","reason":"connection_lost"}},
+{"id":"d2","name":"gw-2","state":"OFFLINE","fleet":{"slug":"edge"},"connectivity":{"online":false}}],
+"next_page_token":""})");
+  EXPECT_EQ(flock({"devices"}).out,
+            "DEVICE\tSTATE\tSINCE\tREASON\tFLEET\tWANTED\tPHASE\tID\n"
+            "gw-1\tOFFLINE\t2026-11-24T10:00:30.000Z\tconnection_lost\tedge\t\t\td1\n"
+            "gw-2\tOFFLINE\t\t\tedge\t\t\td2\n");
+}
+
 TEST_F(Cli, WritesAboutADevice) {
   api.answer("PATCH /v1/devices/gw-1", 200, kDevice);
   EXPECT_EQ(flock({"devices", "label", "gw-1", "site=oslo", "stage-"}).code, 0);

@@ -91,7 +91,8 @@ TEST_F(Cli, ShowsWhatDevicesUseNow) {
 }
 
 TEST_F(Cli, ShowsADeviceInGroups) {
-  api.answer("GET /v1/devices/gw-1", 200, R"({"id":"d1","name":"gw-1","state":"OFFLINE",
+  api.answer("GET /v1/devices/gw-1?include=metrics", 200,
+             R"({"id":"d1","name":"gw-1","state":"OFFLINE",
 "fleet":{"id":"f","slug":"edge","name":"Edge"},"labels":{"site":"oslo"},"attributes":{},
 "hardware":{"architecture":"arm64","os":"Debian 12","cpus":4,"memory_bytes":8589934592},
 "registered_at":"2026-11-20T10:00:00.000Z","last_seen_at":"2026-11-24T10:00:00.000Z",

@@ -17,7 +17,8 @@ constexpr const char* kDevices =
 TEST_F(Cli, WritesCsvThatNoSpreadsheetRuns) {
   api.answer("GET /v1/devices?page_size=1000", 200, kDevices);
   EXPECT_EQ(flock({"devices", "-o", "csv"}).out,
-            "DEVICE,STATE,FLEET,WANTED,PHASE,SEEN,ID,ERROR\r\n'=cmd,ONLINE,oslo,,,,1,\r\n");
+            "DEVICE,STATE,SINCE,REASON,FLEET,WANTED,PHASE,SEEN,ID,ERROR\r\n"
+            "'=cmd,ONLINE,,,oslo,,,,1,\r\n");
   EXPECT_EQ(flock({"devices", "-o", "csv", "--columns", "id,labels.site"}).out,
             "ID,LABELS.SITE\r\n1,\"a, b\"\r\n");
   Output output;
@@ -51,7 +52,7 @@ TEST_F(Cli, ShowsTheColumnsAndFieldsAskedFor) {
   EXPECT_EQ(flock({"devices", "--columns", "state,device"}).out, "STATE\tDEVICE\nONLINE\t=cmd\n");
   EXPECT_EQ(flock({"devices", "--columns", "nonsense"}).code, 2);
   EXPECT_TRUE(flock({"devices", "-o", "wide"})
-                  .out.ends_with("\tID\tERROR\n=cmd\tONLINE\toslo\t\t\t\t1\t\n"));
+                  .out.ends_with("\tID\tERROR\n=cmd\tONLINE\t\t\toslo\t\t\t\t1\t\n"));
   EXPECT_EQ(flock({"devices", "--json=name,fleet.slug"}).out,
             R"({"items":[{"name":"=cmd","fleet.slug":"oslo"}],"next_page_token":""})"
             "\n");
@@ -140,6 +141,35 @@ TEST_F(Cli, RenamesAnOrganizationThatIsNotTheOneInUse) {
   EXPECT_EQ(api.last_body(), R"({"name":"Acme Robotics"})");
   EXPECT_EQ(api.last_organization(), "acme");
   EXPECT_NE(flock({"orgs", "rename", "acme"}).err.find("the new name"), std::string::npos);
+}
+
+TEST_F(Cli, ShowsAndChangesHowLongAnOrganizationKeepsItsData) {
+  constexpr const char* kAcme =
+      R"({"id":"o1","slug":"acme","name":"Acme","retention":{"telemetry_days":90,"logs_days":14}})";
+  api.answer("GET /v1/organizations/acme", 200, kAcme);
+  api.answer("PATCH /v1/organizations/acme", 200, kAcme);
+  const std::string table = "ORGANIZATION\tTELEMETRY DAYS\tLOGS DAYS\nacme\t90\t14\n";
+  EXPECT_EQ(flock({"orgs", "retention", "acme"}).out, table);
+  EXPECT_EQ(api.last_organization(), "acme");
+  EXPECT_EQ(flock({"orgs", "retention", "acme", "--telemetry-days", "90", "--yes"}).out, table);
+  EXPECT_EQ(api.last_body(), R"({"retention":{"telemetry_days":90}})");
+  EXPECT_EQ(flock({"orgs", "retention", "acme", "--logs-days", "0", "--yes"}).code, 0);
+  EXPECT_EQ(api.last_body(), R"({"retention":{"logs_days":0}})");
+  EXPECT_EQ(flock({"orgs", "retention", "acme", "--logs-days", "-1", "--yes"}).code, 2);
+  EXPECT_EQ(flock({"orgs", "retention"}).code, 2);
+}
+
+TEST_F(Cli, ListsAndForgetsDevicesThatAKeyLetsIn) {
+  api.answer("GET /v1/provisioning-keys/k1/devices?page_size=1000", 200,
+             R"({"items":[{"id":"p1","thumbprint":"T1","name":"gw-1"},
+             {"id":"p2","thumbprint":"T2","device_id":"d2"}],"next_page_token":""})");
+  EXPECT_EQ(flock({"keys", "devices", "k1"}).out,
+            "ID\tTHUMBPRINT\tNAME\tDEVICE\np1\tT1\tgw-1\t\np2\tT2\t\td2\n");
+  api.answer("DELETE /v1/provisioning-keys/k1/devices/p1", 204, "");
+  const Result gone = flock({"keys", "remove-device", "k1", "p1", "--yes"});
+  EXPECT_EQ(gone.code, 0) << gone.err;
+  EXPECT_NE(gone.err.find("stays"), std::string::npos);
+  EXPECT_EQ(flock({"keys", "remove-device", "k1", "--yes"}).code, 2);
 }
 
 TEST_F(Cli, GuardsTheWayIn) {

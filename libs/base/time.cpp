@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/time.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdio>
@@ -49,6 +50,15 @@ int digits(std::string_view text, std::size_t at, std::size_t count) {
   return value;
 }
 
+// At least `width` digits, and what stands behind them. Not by printf: lists hold thousands of
+// times.
+void append_number(std::string& out, std::int64_t value, std::size_t width, char behind) {
+  char text[24];
+  const auto size =
+      static_cast<std::size_t>(std::to_chars(text, text + sizeof text, value).ptr - text);
+  out.append(width - std::min(width, size), '0').append(text, size) += behind;
+}
+
 void expect(std::string_view text, std::size_t at, std::string_view allowed) {
   if (at >= text.size() || allowed.find(text[at]) == std::string_view::npos) bad_time(text);
 }
@@ -69,13 +79,16 @@ std::string to_rfc3339(TimePoint time) {
   const auto day = std::chrono::floor<std::chrono::days>(time);
   const std::chrono::year_month_day date(day);
   const std::chrono::hh_mm_ss clock(time - day);
-  char text[40];
-  const int length = std::snprintf(
-      text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02d.%03dZ", static_cast<int>(date.year()),
-      static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-      static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
-      static_cast<int>(clock.seconds().count()), static_cast<int>(clock.subseconds().count()));
-  return std::string(text, static_cast<std::size_t>(length));
+  std::string text;
+  text.reserve(24);
+  append_number(text, static_cast<int>(date.year()), 4, '-');
+  append_number(text, static_cast<unsigned>(date.month()), 2, '-');
+  append_number(text, static_cast<unsigned>(date.day()), 2, 'T');
+  append_number(text, clock.hours().count(), 2, ':');
+  append_number(text, clock.minutes().count(), 2, ':');
+  append_number(text, clock.seconds().count(), 2, '.');
+  append_number(text, clock.subseconds().count(), 3, 'Z');
+  return text;
 }
 
 TimePoint parse_rfc3339(std::string_view text) {

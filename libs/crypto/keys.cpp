@@ -353,9 +353,15 @@ bool Key::verify(std::string_view message, std::string_view signature) const {
 }
 
 std::string sha256(std::string_view data) {
+  // Looking the algorithm up costs more than hashing a few hundred bytes: once for the process.
+  static const EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  thread_local const DigestContextPtr context(EVP_MD_CTX_new());
   std::string digest(SHA256_DIGEST_LENGTH, '\0');
-  SHA256(reinterpret_cast<const unsigned char*>(data.data()), data.size(),
-         reinterpret_cast<unsigned char*>(digest.data()));
+  check(EVP_DigestInit_ex2(context.get(), algorithm, nullptr) == 1 &&
+            EVP_DigestUpdate(context.get(), data.data(), data.size()) == 1 &&
+            EVP_DigestFinal_ex(context.get(), reinterpret_cast<unsigned char*>(digest.data()),
+                               nullptr) == 1,
+        "a SHA-256 hash");
   return digest;
 }
 

@@ -34,6 +34,7 @@ class Router {
 
  private:
   std::vector<Route> routes_;
+  std::vector<std::vector<std::string>> parts_;  // of each route's pattern
 };
 
 }  // namespace flock::net

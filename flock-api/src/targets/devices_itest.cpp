@@ -2,6 +2,7 @@
 // Devices over real servers: what people write about them, lists, moves, many at once, clones.
 #include <gtest/gtest.h>
 
+#include "async/scope.h"
 #include "targets/itest_stack.h"
 #include "testing/run_task.h"
 
@@ -219,6 +220,43 @@ TEST(Devices, StayInTheFleetsThatTheCallerSees) {
         "POST", "/v1/devices:batchUpdate",
         bj::object{{"device_ids", {s.devices[0]->id}}, {"set_labels", {{"a", "b"}}}});
     EXPECT_EQ(limited.last.status, 404) << limited.last.body;
+  });
+}
+
+// Reads that come at the same time share a statement, but only of callers who see the same rows.
+TEST(Devices, ReadAtTheSameTimeStayBehindTheWallsOfEachCaller) {
+  with_site(4, [](Site& s) -> Task<void> {
+    for (int number : {3, 4})
+      co_await s.api.call("POST", s.path(number, "/actions/move"),
+                          bj::object{{"fleet_id", s.north}});
+    const std::string edge = text(co_await s.api.call("GET", "/v1/fleets/edge"), "id");
+    const auto key_for = [&](std::vector<std::string> fleets) {
+      return s.backend.make_key(s.api.token, "viewer", {}, std::move(fleets));
+    };
+    struct Caller {
+      std::string token, sees;  // the numbers of devices
+    };
+    const std::vector<Caller> callers = {
+        {s.api.token, "1234"},
+        {co_await key_for({edge}), "12"},
+        {co_await key_for({s.north}), "34"},
+        {co_await key_for({}), ""},
+        {co_await s.backend.make_tenant("Reads " + new_uuid()), ""}};
+    int answers = 0;
+    const auto read = [&](Caller caller, int number) -> Task<void> {
+      Api api(s.backend.executor, s.backend.stack, caller.token);
+      const bool sees = caller.sees.find(std::to_string(number)) != std::string::npos;
+      for (int round = 0; round < 10; ++round, ++answers) {
+        const bj::value device = co_await api.call("GET", s.path(number));
+        EXPECT_EQ(api.last.status, sees ? 200 : 404) << caller.sees << " " << number;
+        if (sees) EXPECT_EQ(text(device, "name"), "box-" + std::to_string(number));
+      }
+    };
+    TaskScope scope(s.backend.executor);
+    for (const Caller& caller : callers)
+      for (int number = 1; number <= 4; ++number) scope.spawn("read", read(caller, number));
+    co_await scope.join();
+    EXPECT_EQ(answers, 200);
   });
 }
 

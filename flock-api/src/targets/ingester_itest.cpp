@@ -141,7 +141,12 @@ TEST_F(Ingester, TellsEachTurnOnceWithItsReason) {
     co_await site.tell(id, DeviceEvent::COMMAND, t + 22);
     co_await site.until("the last message", [&] { return site.heard["device/command"] == 1; });
     EXPECT_EQ(site.turns[id], "connected clean_stop connected");
+    EXPECT_EQ(co_await site.turned(id), "connected");
     co_await site.tell(id, DeviceEvent::LOST, t + 20);
+    co_await site.until("it is lost", [&] { return site.turns[id].ends_with("lost"); });
+    co_await eventually("it is written down", [&]() -> Task<bool> {
+      co_return co_await site.turned(id) == "connection_lost";
+    });
     co_await site.tell(id, DeviceEvent::ONLINE, t + 31);
     // Nothing more is heard of it.
     co_await site.db.query(Scope::system(),
@@ -149,6 +154,8 @@ TEST_F(Ingester, TellsEachTurnOnceWithItsReason) {
                            Params().text(id));
     co_await site.until("silence", [&] { return site.turns[id].ends_with("silent"); });
     EXPECT_EQ(site.turns[id], "connected clean_stop connected connection_lost connected silent");
+    co_await eventually("silence is written down",
+                        [&]() -> Task<bool> { co_return co_await site.turned(id) == "silent"; });
     co_await site.report(id, t + 32);
     co_await site.until("it speaks", [&] { return site.turns[id].ends_with("connected"); });
     co_await eventually("the history", [&]() -> Task<bool> {

@@ -273,6 +273,15 @@ class Site {
                                         Params().text(id));
     co_return rows.rows.at(0).boolean("online") ? "online" : "offline";
   }
+  // How the device came or went last, when that was in the last minute.
+  Task<std::string> turned(std::string id) {
+    const auto rows = co_await db.query(
+        Scope::system(),
+        "SELECT coalesce(turned_reason, 'nothing') AS reason FROM devices WHERE id = $1 AND "
+        "(turned_at IS NULL OR abs(extract(epoch FROM now() - turned_at)) < 60)",
+        Params().text(id));
+    co_return rows.empty() ? "long ago" : rows.rows.front().text("reason");
+  }
   Task<void> until(std::string what, std::function<bool()> condition) {
     co_await eventually(what, [condition]() -> Task<bool> { co_return condition(); });
   }

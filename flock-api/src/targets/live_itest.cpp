@@ -125,7 +125,9 @@ TEST_F(Metrics, ShowTheNewestOfEachDevice) {
     EXPECT_EQ(edge.at("items").as_array().size(), 1u);
     EXPECT_EQ(edge.at_pointer("/items/0/metrics/host/cpu_ratio"), 0.25);
     EXPECT_EQ(edge.at_pointer("/items/0/metrics/services/web/cpu_cores"), 1.5);
-    const bj::value north = co_await s.api.call("GET", "/v1/devices/in-north");
+    const bj::value north = co_await s.api.call("GET", "/v1/devices/in-north?include=metrics");
+    EXPECT_FALSE(
+        (co_await s.api.call("GET", "/v1/devices/in-north")).as_object().contains("metrics"));
     EXPECT_EQ(north.at_pointer("/metrics/host"), (bj::object{{"cpu_ratio", 0.75}}))
         << "what is an hour old is not how it is now";
   });
@@ -258,7 +260,8 @@ TEST_F(Metrics, ADeviceIsShownWithoutThem) {
         s.backend.time_series = std::make_unique<Away>();
         co_await s.open();
         co_await stop_after(s.backend, [](Site& site) -> Task<void> {
-          const bj::value device = co_await site.api.call("GET", "/v1/devices/in-edge");
+          const bj::value device =
+              co_await site.api.call("GET", "/v1/devices/in-edge?include=metrics");
           EXPECT_EQ(site.api.last.status, 200) << site.api.last.body;
           EXPECT_FALSE(device.as_object().contains("metrics"));
           EXPECT_TRUE(device.at("connectivity").as_object().contains("online"));
@@ -279,6 +282,7 @@ TEST_F(Metrics, NameWhatCannotBeAsked) {
                     {{"GET", "/v1/metrics?from=yesterday", "", 400, "?from"},
                      {"GET", "/v1/metrics?from=-1h&to=-2h", "", 400, "?from"},
                      {"GET", "/v1/metrics?from=-500d", "", 400, "?from"},
+                     {"GET", "/v1/devices/in-edge?include=logs", "", 400, "?include"},
                      {"GET", "/v1/metrics?step=1ms", "", 400, "?step"},
                      {"GET", "/v1/metrics?from=-30d&step=1s", "", 400, "2000 points"},
                      {"GET", "/v1/metrics?bucket=1s", "", 400, "?bucket"},

@@ -357,7 +357,8 @@ int metrics(Session& s) {
 }  // namespace
 
 int show_device(Session& s) {
-  const bj::value device = s.client.get(path_of(s.arguments.word(0, "a device: its name or id")));
+  const bj::value device =
+      s.client.get(path_of(s.arguments.word(0, "a device: its name or id")) + "?include=metrics");
   if (!s.output.is_table() || !s.output.columns.empty()) {
     print(s.output, device, device_columns(), "id");
     return 0;

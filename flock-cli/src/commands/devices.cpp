@@ -68,10 +68,12 @@ int rm(Session& s) {
 const std::vector<Column>& device_columns() {
   static const std::vector<Column> kColumns = {{"DEVICE", "name"},
                                                {"STATE", "state"},
+                                               {"SINCE", "connectivity.since"},
+                                               {"REASON", "connectivity.reason"},
                                                {"FLEET", "fleet.slug"},
                                                {"WANTED", "desired.release.version"},
                                                {"PHASE", "reported.phase"},
-                                               {"SEEN", "last_seen_at"},
+                                               {"SEEN", "last_seen_at", true},
                                                {"ID", "id"},
                                                {"ERROR", "reported.error", true}};
   return kColumns;

@@ -93,12 +93,38 @@ int change(Session& s) {
   return 0;
 }
 
+const std::vector<Column> kDeviceColumns = {{"ID", "id"},
+                                            {"THUMBPRINT", "thumbprint"},
+                                            {"NAME", "name"},
+                                            {"DEVICE", "device_id"},
+                                            {"NAMED", "created_at", true}};
+
+std::string devices_path(const std::string& key) {
+  return "/v1/provisioning-keys/" + url_encode(key) + "/devices";
+}
+
+int devices(Session& s) {
+  print(s.output,
+        s.client.list(devices_path(s.arguments.word(0, "a key id")),
+                      number("limit", s.arguments.value("limit", "1000"), 0)),
+        kDeviceColumns, "id");
+  return 0;
+}
+
 int add_device(Session& s) {
   const std::string key = s.arguments.word(0, "a key id");
   bj::object body{{"thumbprint", s.arguments.word(1, "the thumbprint of the device's key")}};
   if (s.arguments.has("name")) body["name"] = s.arguments.value("name");
-  print(s.output, s.client.post("/v1/provisioning-keys/" + url_encode(key) + "/devices", body),
-        {{"ID", "id"}, {"THUMBPRINT", "thumbprint"}, {"NAME", "name"}}, "id");
+  print(s.output, s.client.post(devices_path(key), body), kDeviceColumns, "id");
+  return 0;
+}
+
+int remove_device(Session& s) {
+  const std::string key = s.arguments.word(0, "a key id"),
+                    device = s.arguments.word(1, "the id of the device's line: flock keys devices");
+  confirm(s, "Take " + device + " off the key's list? It may not come in any more.");
+  s.client.send("DELETE", devices_path(key) + "/" + url_encode(device), "");
+  std::fputs("It may not come in any more; a device that did stays.\n", stderr);
   return 0;
 }
 
@@ -137,12 +163,24 @@ Command keys_command() {
                      .words = {Kind::kKey},
                      .flags = limit_flags(),
                      .run = change},
+                    {.name = "devices",
+                     .usage = "ID [--limit N]",
+                     .summary = "which devices may come in with it, and which did",
+                     .words = {Kind::kKey},
+                     .flags = list_flags(),
+                     .run = devices},
                     {.name = "add-device",
                      .usage = "ID THUMBPRINT [--name NAME]",
                      .summary = "name a device that may come in",
                      .words = {Kind::kKey, Kind::kText},
                      .flags = {{"name", "NAME", "what the device is called when it comes"}},
                      .run = add_device},
+                    {.name = "remove-device",
+                     .usage = "ID LINE [--yes]",
+                     .summary = "it may not come in any more",
+                     .words = {Kind::kKey, Kind::kText},
+                     .flags = {yes_flag()},
+                     .run = remove_device},
                     {.name = "revoke",
                      .usage = "ID [--yes]",
                      .words = {Kind::kKey},

@@ -53,6 +53,30 @@ int rename(Session& s) {
   return 0;
 }
 
+// Shown, or changed by what is named. The server's own configuration holds for 0.
+int retention(Session& s) {
+  const std::string org = s.arguments.word(0, "an organization: its slug or id"),
+                    path = "/v1/organizations/" + url_encode(org);
+  bj::object days;
+  for (const auto& [flag, member] :
+       {std::pair("telemetry-days", "telemetry_days"), std::pair("logs-days", "logs_days")}) {
+    if (s.arguments.has(flag)) days[member] = number(flag, s.arguments.value(flag), 0);
+  }
+  bj::value now;
+  if (days.empty()) {
+    now = about(s, org).get(path);
+  } else {
+    confirm(s, "Change how long " + org + " keeps its data? What is older goes and is lost.");
+    now = about(s, org).send("PATCH", path, bj::serialize(bj::object{{"retention", days}}));
+  }
+  print(s.output, now,
+        {{"ORGANIZATION", "slug"},
+         {"TELEMETRY DAYS", "retention.telemetry_days"},
+         {"LOGS DAYS", "retention.logs_days"}},
+        "slug");
+  return 0;
+}
+
 int use(Session& s) {
   const std::string name = s.arguments.word(0, "an organization: its slug or id");
   const std::string context = s.client.settings().context.value;
@@ -87,12 +111,21 @@ Command orgs_command() {
                      .summary = "its slug stays",
                      .words = {Kind::kOrganization, Kind::kText},
                      .run = rename},
+                    {.name = "retention",
+                     .usage = "ORG [--telemetry-days N] [--logs-days N] [--yes]",
+                     .summary = "how long it keeps metrics and logs; with a flag: from now on",
+                     .words = {Kind::kOrganization},
+                     .flags = {{"telemetry-days", "N", "of metrics; 0: as the server is set up"},
+                               {"logs-days", "N", "of container logs; 0: as the server is set up"},
+                               yes_flag()},
+                     .run = retention},
                     {.name = "use",
                      .usage = "ORG",
                      .summary = "work in it from now on, in this context",
                      .words = {Kind::kOrganization},
                      .run = use}},
           .examples = {"flock orgs create \"Acme Sensors\"", "flock orgs use acme-sensors",
+                       "flock orgs retention acme-sensors --telemetry-days 90 --logs-days 30",
                        "flock devices --org acme-sensors"}};
 }
 

@@ -20,12 +20,13 @@ inline constexpr const char* kDeviceInsert =
 inline constexpr const char* kDeviceForToken =
     "SELECT id, org_id, fleet_id, name, public_key, revoked_at IS NOT NULL AS revoked FROM devices "
     "WHERE id = $1 AND removed_at IS NULL";
-#define FLOCK_DEVICE_COLUMNS                                                                  \
-  "SELECT d.id, d.name, d.online, d.hardware, d.agent_version, d.desired_version, d.labels, " \
-  "d.attributes, d.notes, d.decommission_reason, flock_ms(d.decommissioned_at) AS "           \
-  "decommissioned_at, flock_ms(d.clone_suspected_at) AS clone_suspected_at, "                 \
-  "flock_ms(d.last_seen_at) AS last_seen_at, flock_ms(d.registered_at) AS registered_at, "    \
-  "flock_ms(d.revoked_at) AS revoked_at, f.id AS fleet_id, f.slug AS fleet_slug, f.name AS "  \
+#define FLOCK_DEVICE_COLUMNS                                                                       \
+  "SELECT d.id, d.name, d.online, d.hardware, d.agent_version, d.desired_version, d.labels, "      \
+  "d.attributes, d.notes, d.decommission_reason, d.turned_reason, flock_ms(d.turned_at) AS "       \
+  "turned_at, flock_ms(d.decommissioned_at) AS decommissioned_at, flock_ms(d.clone_suspected_at) " \
+  "AS clone_suspected_at, "                                                                        \
+  "flock_ms(d.last_seen_at) AS last_seen_at, flock_ms(d.registered_at) AS registered_at, "         \
+  "flock_ms(d.revoked_at) AS revoked_at, f.id AS fleet_id, f.slug AS fleet_slug, f.name AS "       \
   "fleet_name, r.id AS release_id, r.version AS release_version"
 #define FLOCK_DEVICE_JOINS                                                                      \
   " JOIN fleets f ON f.id = d.fleet_id AND f.org_id = d.org_id LEFT JOIN releases r ON r.id = " \
@@ -47,13 +48,18 @@ inline constexpr const char* kDeviceAny =
 inline constexpr const char* kDeviceUpdate =
     "UPDATE devices SET name = $3, labels = $4::jsonb, attributes = $5::jsonb, notes = $6 WHERE "
     "org_id = $1 AND id = $2";
+// Its connection is ended from here.
+#define FLOCK_DEVICE_ENDS                                                          \
+  ", online = false, turned_at = CASE WHEN online THEN now() ELSE turned_at END, " \
+  "turned_reason = CASE WHEN online THEN 'revoked' ELSE turned_reason END"
 inline constexpr const char* kDeviceRevoke =
-    "UPDATE devices SET revoked_at = coalesce(revoked_at, now()), online = false WHERE org_id = $1 "
-    "AND id = $2";
+    "UPDATE devices SET revoked_at = coalesce(revoked_at, now())" FLOCK_DEVICE_ENDS
+    " WHERE org_id = $1 AND id = $2";
 inline constexpr const char* kDeviceDecommission =
     "UPDATE devices SET revoked_at = coalesce(revoked_at, now()), decommissioned_at = "
-    "coalesce(decommissioned_at, now()), decommission_reason = $3, online = false WHERE org_id = "
-    "$1 AND id = $2";
+    "coalesce(decommissioned_at, now()), decommission_reason = $3" FLOCK_DEVICE_ENDS
+    " WHERE org_id = $1 AND id = $2";
+#undef FLOCK_DEVICE_ENDS
 inline constexpr const char* kDeviceRemove =
     "UPDATE devices SET removed_at = now(), removed_from_fleet_id = fleet_id, fleet_id = NULL "
     "WHERE org_id = $1 AND id = $2";

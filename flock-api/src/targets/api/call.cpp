@@ -12,20 +12,6 @@ namespace {
 
 using internal::v1::AuditEvent;
 
-std::string etag_of(const bj::object& resource, std::span<const std::string_view> passing) {
-  std::string stable;
-  for (const auto& member : resource) {
-    if (std::find(passing.begin(), passing.end(), std::string_view(member.key())) != passing.end())
-      continue;
-    stable += member.key();
-    if (const bj::string* text = member.value().if_string())
-      json::append_quoted(stable, *text);
-    else
-      stable += bj::serialize(member.value());
-  }
-  return '"' + to_hex(crypto::sha256(stable)).substr(0, 16) + '"';
-}
-
 // A list of entity tags or `*` (RFC 9110, 8.8.3).
 bool names_tag(std::string_view list, const std::string& tag) {
   if (list == "*") return true;
@@ -57,6 +43,20 @@ std::string fingerprint(const net::Request& request) {
 }
 
 }  // namespace
+
+std::string etag_of(const bj::object& resource, std::span<const std::string_view> passing) {
+  std::string stable;
+  for (const auto& member : resource) {
+    if (std::find(passing.begin(), passing.end(), std::string_view(member.key())) != passing.end())
+      continue;
+    stable += member.key();
+    if (const bj::string* text = member.value().if_string())
+      json::append_quoted(stable, *text);
+    else
+      stable += bj::serialize(member.value());
+  }
+  return '"' + to_hex(crypto::sha256(stable)).substr(0, 16) + '"';
+}
 
 Scope Call::scope() const {
   return who.fleets ? Scope::fleets(who.org, *who.fleets) : Scope::tenant(who.org);
@@ -205,12 +205,16 @@ net::Reply Call::answer(int status, const bj::object& resource,
     reply.response.headers.add("ETag", tag);
     return reply;
   }
+  return answer_text(status, bj::serialize(resource), tag);
+}
+
+net::Reply Call::answer_text(int status, std::string body, std::string etag) {
   net::Reply reply;
   reply.response.status = status;
   reply.response.headers.add("Content-Type", "application/json");
   reply.response.headers.add("Cache-Control", "no-store");
-  reply.response.headers.add("ETag", tag);
-  reply.response.body = bj::serialize(resource);  // not by json_reply(), which would copy it
+  reply.response.headers.add("ETag", std::move(etag));
+  reply.response.body = std::move(body);
   return reply;
 }
 

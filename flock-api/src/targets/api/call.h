@@ -16,6 +16,9 @@ struct Change {
   std::optional<OrgId> org = {};  // when it is not the caller's
 };
 
+// The entity tag of `resource` without its members in `passing`.
+std::string etag_of(const bj::object& resource, std::span<const std::string_view> passing);
+
 class Call {
  public:
   Call(Context& context, const Operation& operation, net::Request request,
@@ -54,6 +57,8 @@ class Call {
   // there are none.
   net::Reply answer(int status, const bj::object& resource,
                     std::span<const std::string_view> passing = {}) const;
+  // The same, of what was written before: `body` and `etag` of a resource that changes by itself.
+  static net::Reply answer_text(int status, std::string body, std::string etag);
   // Throws kPreconditionFailed when the request's If-Match names another state of `resource`.
   void check_match(const bj::object& resource,
                    std::span<const std::string_view> passing = {}) const;

@@ -228,16 +228,16 @@ Task<net::Reply> Context::serve(const Operation& operation, const Route& route,
 
 // Of a stream: until its first byte.
 void Context::measure(const Operation& operation, int status, SteadyPoint began) {
-  const std::string kind = std::to_string(status / 100);
-  auto at = durations_.find(operation.id + kind);
+  const std::pair key(&operation, status / 100);
+  auto at = durations_.find(key);
   if (at == durations_.end())
     at = durations_
-             .try_emplace(operation.id + kind, "flock_http_request_duration_seconds",
+             .try_emplace(key, "flock_http_request_duration_seconds",
                           "How long requests took, by route and kind of status.",
                           metrics::Labels{{"target", "api"},
                                           {"method", operation.method},
                                           {"route", operation.pattern},
-                                          {"status_class", kind + "xx"}})
+                                          {"status_class", std::to_string(key.second) + "xx"}})
              .first;
   at->second.observe(
       std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());

@@ -4,6 +4,7 @@
 
 #include <boost/json.hpp>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -106,8 +107,8 @@ class Context {
 
   std::vector<std::unique_ptr<Operation>> operations_;
   std::string broker_ca_;
-  // By operation and kind of status: "getDevice2".
-  std::unordered_map<std::string, metrics::Histogram> durations_;
+  // By operation and kind of status: 2 for 2xx.
+  std::map<std::pair<const Operation*, int>, metrics::Histogram> durations_;
   metrics::Gauge in_flight_{
       "flock_http_requests_in_flight", "Requests that are being answered.", {{"target", "api"}}};
 };

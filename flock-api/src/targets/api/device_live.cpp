@@ -12,7 +12,7 @@
 namespace flock::targets::api {
 namespace {
 
-constexpr Duration kPatience{1500}, kFresh{900'000}, kConnectivitySpan = std::chrono::days(30);
+constexpr Duration kPatience{1500}, kFresh{900'000};
 constexpr Duration kSpan = std::chrono::days(1), kMostSpan = std::chrono::days(400);
 
 // False when the store of time series does not answer in time.
@@ -48,25 +48,21 @@ Task<void> add_metrics(Call& call, bj::object& device) {
   if (!points.empty()) device["metrics"] = latest_json(points);
 }
 
-Task<void> add_connectivity(Call& call, bj::object& device) {
-  const std::int64_t now = to_unix_ms(system_clock().now());
-  const auto rows = co_await call.context.parts.time_series.connectivity(
-      subject_of(call, device), now - kConnectivitySpan.count(), now + kFresh.count(), 1);
-  bj::object& connectivity = device["connectivity"].as_object();
-  // The database may know more: what is stored in batches comes a little later.
-  if (rows.empty() || rows.back().online != connectivity.at("online").as_bool()) co_return;
-  connectivity["since"] = to_rfc3339(device_time(rows.back().at_ms));
-  connectivity["reason"] = rows.back().reason;
-}
-
+// Answers without the time series, unless they are asked for: it is asked for often.
 Task<net::Reply> get_device(Call& call) {
-  bj::object device = co_await find_device(call, call.parameter("id"));
-  bj::object connectivity{{"online", device.at("state") == "ONLINE"}};
-  if (const bj::value* seen = device.if_contains("last_seen_at"))
-    connectivity["last_seen_at"] = *seen;
-  device["connectivity"] = std::move(connectivity);
-  if (co_await if_there(add_metrics(call, device)))
-    co_await if_there(add_connectivity(call, device));
+  allow_query(call.request, {"include"});
+  bool metrics = false;
+  for (const std::string& part : read_list(call.request, "include", 1)) {
+    if (part != "metrics") throw parameter_fault("include", "can be metrics");
+    metrics = true;
+  }
+  const std::string& id = call.parameter("id");
+  if (!metrics && is_uuid(id)) {
+    const FoundDevicePtr found = co_await call.context.devices.find(call.scope(), id);
+    if (found) co_return Call::answer_text(200, found->body, found->etag);
+  }
+  bj::object device = co_await find_device(call, id);
+  if (metrics) co_await if_there(add_metrics(call, device));
   co_return call.answer(200, device, kDevicePassing);
 }
 

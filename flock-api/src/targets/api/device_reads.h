@@ -3,32 +3,32 @@
 // rows, share one transaction and one look at the live state.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
-#include "async/batcher.h"
 #include "stores/postgres/database.h"
 #include "targets/target.h"
 
 namespace flock::targets::api {
 
-struct DeviceRead {
-  postgres::Scope scope;
-  std::string id;
-};
 struct FoundDevice {
   postgres::Row row;                // sql::kDeviceGet's columns
   std::optional<std::string> live;  // what it reported last
+  std::string body, etag;           // as getDevice answers
 };
+using FoundDevicePtr = std::shared_ptr<const FoundDevice>;  // of all who asked for it
 
 class DeviceReads {
  public:
   DeviceReads(Executor executor, postgres::Database& db, stores::LiveState& live);
-  // Nothing when `scope` sees no such device. `id` is a UUID.
-  Task<std::optional<FoundDevice>> find(postgres::Scope scope, std::string id);
+  ~DeviceReads();
+  // Null when `scope` sees no such device. `id` is a UUID.
+  Task<FoundDevicePtr> find(postgres::Scope scope, std::string id);
 
  private:
-  Batcher<DeviceRead, std::optional<FoundDevice>> batcher_;  // a lane for each scope
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace flock::targets::api

@@ -11,36 +11,11 @@ const char* state_of(const Row& row) {
   return row.boolean("online") ? "ONLINE" : "OFFLINE";
 }
 
-bj::object device_json(const Row& row, const std::optional<std::string>& live) {
-  // One block for the whole tree, freed at once.
-  const bj::storage_ptr memory = bj::make_shared_resource<bj::monotonic_resource>(2048);
-  const auto stored = [&](const char* column) { return bj::parse(row.text(column), memory); };
-  bj::object out({{"id", row.text("id")},
-                  {"name", row.text("name")},
-                  {"state", state_of(row)},
-                  {"fleet",
-                   {{"id", row.text("fleet_id")},
-                    {"slug", row.text("fleet_slug")},
-                    {"name", row.text("fleet_name")}}},
-                  {"labels", stored("labels")},
-                  {"attributes", stored("attributes")},
-                  {"hardware", stored("hardware")}},
-                 memory);
-  if (!row.text("notes").empty()) out["notes"] = row.text("notes");
-  set_time(out, "registered_at", row.time("registered_at"));
+bj::object connectivity_json(const Row& row, const bj::storage_ptr& memory) {
+  bj::object out({{"online", row.boolean("online")}}, memory);
+  set_time(out, "since", row.optional_time("turned_at"));
+  if (const auto reason = row.optional_text("turned_reason")) out["reason"] = *reason;
   set_time(out, "last_seen_at", row.optional_time("last_seen_at"));
-  set_time(out, "decommissioned_at", row.optional_time("decommissioned_at"));
-  if (const auto reason = row.optional_text("decommission_reason"))
-    out["decommission_reason"] = *reason;
-  set_time(out, "clone_suspected_at", row.optional_time("clone_suspected_at"));
-  if (const auto version = row.optional_text("agent_version")) out["agent_version"] = *version;
-  if (const auto release = row.optional_text("release_id")) {
-    out["desired"] =
-        bj::object{{"version", row.integer("desired_version")},
-                   {"release", {{"id", *release}, {"version", row.text("release_version")}}}};
-  }
-  device::v1::ReportedState report;
-  if (live && report.ParseFromString(*live)) out["reported"] = reported_json(report);
   return out;
 }
 
@@ -83,6 +58,40 @@ std::string label_fault(std::string_view key) {
 }
 
 }  // namespace
+
+bj::object device_json(const Row& row, const std::optional<std::string>& live) {
+  // One block for the whole tree, freed at once.
+  const bj::storage_ptr memory = bj::make_shared_resource<bj::monotonic_resource>(2048);
+  const auto stored = [&](const char* column) { return bj::parse(row.text(column), memory); };
+  bj::object out({{"id", row.text("id")},
+                  {"name", row.text("name")},
+                  {"state", state_of(row)},
+                  {"fleet",
+                   {{"id", row.text("fleet_id")},
+                    {"slug", row.text("fleet_slug")},
+                    {"name", row.text("fleet_name")}}},
+                  {"labels", stored("labels")},
+                  {"attributes", stored("attributes")},
+                  {"hardware", stored("hardware")}},
+                 memory);
+  if (!row.text("notes").empty()) out["notes"] = row.text("notes");
+  set_time(out, "registered_at", row.time("registered_at"));
+  set_time(out, "last_seen_at", row.optional_time("last_seen_at"));
+  out["connectivity"] = connectivity_json(row, memory);
+  set_time(out, "decommissioned_at", row.optional_time("decommissioned_at"));
+  if (const auto reason = row.optional_text("decommission_reason"))
+    out["decommission_reason"] = *reason;
+  set_time(out, "clone_suspected_at", row.optional_time("clone_suspected_at"));
+  if (const auto version = row.optional_text("agent_version")) out["agent_version"] = *version;
+  if (const auto release = row.optional_text("release_id")) {
+    out["desired"] =
+        bj::object{{"version", row.integer("desired_version")},
+                   {"release", {{"id", *release}, {"version", row.text("release_version")}}}};
+  }
+  device::v1::ReportedState report;
+  if (live && report.ParseFromString(*live)) out["reported"] = reported_json(report);
+  return out;
+}
 
 Task<bj::array> devices_json(Context& c, const postgres::Rows& rows) {
   std::vector<DeviceId> ids;

@@ -14,6 +14,8 @@ inline constexpr std::string_view kDevicePassing[] = {
     "state",    "last_seen_at",       "reported",     "desired", "agent_version",
     "hardware", "clone_suspected_at", "connectivity", "metrics"};
 
+// A row of the statements for devices, with its report.
+bj::object device_json(const Row& row, const std::optional<std::string>& live);
 // With the live state, in one round trip for all.
 Task<bj::array> devices_json(Context& context, const postgres::Rows& rows);
 // By id, or by a name that only one device has. Throws kNotFound or kConflict.

@@ -24,8 +24,9 @@ constexpr std::size_t kWaitingMost = 200'000;
 
 // Columns of kPresencePut.
 struct Changes {
-  std::vector<std::string> ids, online, seq, session, before, agent, silent;
-  void add(const std::string& id, const Device& device) {
+  std::vector<std::string> ids, online, seq, session, before, agent, silent, turned, reason;
+  // `turn`: how it came or went last; null when it did not.
+  void add(const std::string& id, const Device& device, const Turn* turn) {
     ids.push_back(id);
     online.emplace_back(device.presence.online ? "true" : "false");
     seq.push_back(std::to_string(device.presence.seq));
@@ -33,10 +34,13 @@ struct Changes {
     before.push_back(std::to_string(device.presence.before));
     agent.push_back(device.agent_version);
     silent.push_back(std::to_string(device.silent_after.count()));
+    turned.push_back(std::to_string(turn != nullptr ? turn->at_ms : 0));
+    reason.push_back(turn != nullptr ? turn->reason : "");
   }
   Params params() const {
     Params out;
     out.texts(ids).texts(online).texts(seq).texts(session).texts(before).texts(agent).texts(silent);
+    out.texts(turned).texts(reason);
     return out;
   }
 };
@@ -99,8 +103,9 @@ Task<std::vector<Turn>> PresenceBook::apply(std::vector<Heard> heard) {
       const std::string& id = row.text("id");
       Device& device = devices_.put(row);
       bool changed = false;
+      const std::size_t told = turns.size();
       for (const Heard* one : by_device.at(id)) changed = take(device, *one, turns) || changed;
-      if (changed) changes.add(id, device);
+      if (changed) changes.add(id, device, turns.size() > told ? &turns.back() : nullptr);
       if (!device.presence.online) device.touched = false;  // it was heard from before it went
     }
     if (changes.ids.empty()) co_return;
@@ -221,7 +226,8 @@ Task<bool> PresenceBook::end_silent(Duration listening) {
                        std::string(domain::kSilent), false, now_ms, 0});
     }
     if (ids.empty()) co_return;
-    co_await tx.query(sql::kPresenceOff, Params().texts(ids));
+    co_await tx.query(sql::kPresenceOff,
+                      Params().texts(ids).integer(now_ms).text(std::string(domain::kSilent)));
     co_await tell(turns);
   };
   co_await parts_.db.transaction(Scope::system(), work);
