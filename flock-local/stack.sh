@@ -86,7 +86,7 @@ start_mosquitto() {
   dir=$(data mosquitto mosquitto)
   secret_file "$home/secrets/mqtt"
   # Target by target, so that a stack made before a target existed gets what is new.
-  for user in flock-api flock-ingester flock-scheduler flock-audit; do
+  for user in flock-api flock-ingester flock-scheduler flock-audit flock-events-gateway flock-events; do
     grep -qs "^$user:" "$home/secrets/mqtt.passwords" || (umask 077; echo "$user:$(secret)" >>"$home/secrets/mqtt.passwords")
   done
   (
@@ -266,6 +266,8 @@ audit:
   spool_directory: $home/audit-spool
 ingester:
   spool_directory: $home/ingester
+events_gateway:
+  quarantine_directory: $home/events-gateway
 C
 }
 start_api() {

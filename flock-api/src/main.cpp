@@ -45,8 +45,8 @@ std::string take_value(std::vector<std::string>& arguments, const std::string& f
 
 int list_targets() {
   for (const auto& entry : runtime::known_targets())
-    std::printf("%-12s %s\n", std::string(entry.name).c_str(), std::string(entry.does).c_str());
-  std::printf("%-12s every target above, in this process\n", "all");
+    std::printf("%-14s %s\n", std::string(entry.name).c_str(), std::string(entry.does).c_str());
+  std::printf("%-14s every target above, in this process\n", "all");
   return 0;
 }
 

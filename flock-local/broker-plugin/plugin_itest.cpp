@@ -21,6 +21,16 @@ using flock::testing::run_task;
 
 const std::string kIssuer = "http://issuer.example";
 
+// Nothing: it was taken.
+Task<std::optional<Code>> code_of_publish(Task<void> publishing) {
+  try {
+    co_await std::move(publishing);
+  } catch (const Error& error) {
+    co_return error.code();
+  }
+  co_return std::nullopt;
+}
+
 class BrokerPlugin : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -29,7 +39,9 @@ class BrokerPlugin : public ::testing::Test {
     crypto::JwkSet set;
     set.add(key);
     const std::string passwords =
-        dir.write("passwords", "flock-api:api-password\nflock-ingester:ingester-password\n");
+        dir.write("passwords",
+                  "flock-api:api-password\nflock-ingester:ingester-password\n"
+                  "flock-events-gateway:gateway-password\nflock-events:events-password\n");
     flock::testing::run_program({"mosquitto_passwd", "-U", passwords});
     ::testing::Test::RecordProperty("plugin", FLOCK_AUTH_SO);
     flock::testing::Mosquitto::Options options;
@@ -163,6 +175,47 @@ TEST_F(BrokerPlugin, KeepsADeviceToItsOwnTopicsAndTargetsToTheirs) {
         EXPECT_EQ(co_await code_of_task(publish(api, "devices/" + device + "/desired")),
                   Code::kForbidden);
         co_await publish(api, "flock/internal/v1/x");
+        scope.cancel();
+        co_await scope.join();
+      },
+      Duration(20'000));
+}
+
+TEST_F(BrokerPlugin, KeepsCustomerEventsToThoseWhoMayReadThem) {
+  run_task(
+      [&]() -> Task<void> {
+        const Executor executor = co_await asio::this_coro::executor;
+        const std::string id = new_uuid(), event = "flock/events/v1/device/online";
+        mqtt::Client device(executor, options(id, id, token(id))),
+            gateway(executor, options("gateway", "flock-events-gateway", "gateway-password")),
+            reader(executor, options("reader", "flock-events", "events-password"));
+        TaskScope scope(executor);
+        for (mqtt::Client* client : {&device, &gateway, &reader}) {
+          scope.spawn("client", client->run());
+          co_await client->wait_connected();
+        }
+        const auto publish = [](mqtt::Client& from, std::string topic) {
+          return code_of_publish(from.publish(mqtt::make_message(std::move(topic), "x")));
+        };
+        Event heard(executor);
+        int messages = 0;
+        co_await reader.subscribe(mqtt::make_subscription("flock/events/v1/#"),
+                                  [&](mqtt::Delivery delivery) {
+                                    EXPECT_EQ(delivery.message.topic, event);
+                                    ++messages;
+                                    heard.set();
+                                    delivery.ack();
+                                  });
+        EXPECT_EQ(co_await code_of_task(
+                      device.subscribe(mqtt::make_subscription(event), [](mqtt::Delivery) {})),
+                  Code::kForbidden);
+        EXPECT_EQ(co_await publish(device, event), Code::kForbidden);
+        EXPECT_EQ(co_await publish(reader, event), Code::kForbidden);
+        EXPECT_EQ(co_await publish(gateway, "flock/internal/v1/device/presence"), Code::kForbidden);
+        EXPECT_EQ(co_await publish(gateway, "devices/" + id + "/desired"), Code::kForbidden);
+        EXPECT_EQ(co_await publish(gateway, event), std::nullopt);
+        co_await heard.wait();
+        EXPECT_EQ(messages, 1);
         scope.cancel();
         co_await scope.join();
       },

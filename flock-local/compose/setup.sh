@@ -10,7 +10,7 @@ for file in /secrets/postgres-admin /secrets/postgres /secrets/clickhouse; do
 done
 # Target by target, so that volumes made before a target existed get what is new.
 [ ! -e /secrets/mqtt ] || cp /secrets/mqtt /secrets/mqtt.new
-for user in flock-api flock-ingester flock-scheduler flock-audit; do
+for user in flock-api flock-ingester flock-scheduler flock-audit flock-events-gateway flock-events; do
   grep -qs "^$user:" /secrets/mqtt.new || echo "$user:$(random)" >>/secrets/mqtt.new
 done
 cp /secrets/mqtt.new /broker/passwords

@@ -2,6 +2,7 @@
 #include "domain/customer_events.h"
 
 #include <algorithm>
+#include <boost/json.hpp>
 
 #include "base/error.h"
 #include "base/id.h"
@@ -28,9 +29,14 @@ Message parse(std::string_view payload) {
   return message;
 }
 
+// An event whose data is still in the making.
+struct Draft : InternalEvent {
+  bj::object said;
+};
+
 template <class Message>
-InternalEvent of_device(const Message& message, std::string type, std::int64_t at_ms) {
-  InternalEvent event;
+Draft of_device(const Message& message, std::string type, std::int64_t at_ms) {
+  Draft event;
   event.type = std::move(type);
   event.org = message.org_id();
   event.subject = message.device_id();
@@ -38,33 +44,33 @@ InternalEvent of_device(const Message& message, std::string type, std::int64_t a
   return event;
 }
 
-InternalEvent read_state(std::string_view payload) {
+Draft read_state(std::string_view payload) {
   const auto message = parse<in::DeviceStateChanged>(payload);
   // An ingester of before `at_ms` existed.
   const std::int64_t at_ms = message.at_ms() != 0 ? message.at_ms() : message.state().at_ms();
-  InternalEvent event = of_device(message, "device.state_changed", at_ms);
-  event.data["reported"] = reported_json(message.state());
+  Draft event = of_device(message, "device.state_changed", at_ms);
+  event.said["reported"] = reported_json(message.state());
   return event;
 }
 
-InternalEvent read_presence(std::string_view payload) {
+Draft read_presence(std::string_view payload) {
   const auto message = parse<in::DevicePresence>(payload);
-  InternalEvent event =
+  Draft event =
       of_device(message, message.online() ? "device.online" : "device.offline", message.at_ms());
-  event.data["reason"] = message.reason();
+  event.said["reason"] = message.reason();
   return event;
 }
 
-InternalEvent read_exit(std::string_view payload) {
+Draft read_exit(std::string_view payload) {
   const auto message = parse<in::ServiceExited>(payload);
   const std::int64_t at_ms = message.at_ms() != 0 ? message.at_ms() : message.exit().at_ms();
-  InternalEvent event = of_device(message, "device.service_exited", at_ms);
-  event.data["service"] = message.service();
-  event.data["exit"] = exit_json(message.exit());
+  Draft event = of_device(message, "device.service_exited", at_ms);
+  event.said["service"] = message.service();
+  event.said["exit"] = exit_json(message.exit());
   return event;
 }
 
-InternalEvent read_command(std::string_view payload) {
+Draft read_command(std::string_view payload) {
   using Result = device::v1::CommandResult;
   const auto message = parse<in::CommandResulted>(payload);
   const char* type = nullptr;
@@ -85,42 +91,42 @@ InternalEvent read_command(std::string_view payload) {
       refuse("a command has no such state");
   }
   if (!is_uuid(message.result().command_id())) refuse("it names no command");
-  InternalEvent event = of_device(message, type, message.at_ms());
+  Draft event = of_device(message, type, message.at_ms());
   bj::object command{{"id", message.result().command_id()}};
   if (!message.result().message().empty()) command["message"] = message.result().message();
-  event.data["command"] = std::move(command);
+  event.said["command"] = std::move(command);
   return event;
 }
 
-InternalEvent read_registered(std::string_view payload) {
+Draft read_registered(std::string_view payload) {
   const auto message = parse<in::DeviceMembership>(payload);
   return of_device(message, "device.registered", message.at_ms());
 }
 
-InternalEvent read_removed(std::string_view payload) {
+Draft read_removed(std::string_view payload) {
   const auto message = parse<in::DeviceMembership>(payload);
-  InternalEvent event = of_device(message, "device.deregistered", message.at_ms());
-  event.data["reason"] = message.reason();
+  Draft event = of_device(message, "device.deregistered", message.at_ms());
+  event.said["reason"] = message.reason();
   return event;
 }
 
-InternalEvent read_revoked(std::string_view payload) {
+Draft read_revoked(std::string_view payload) {
   const auto message = parse<in::DeviceRevoked>(payload);
   return of_device(message, "device.revoked", message.at_ms());
 }
 
-InternalEvent read_clone(std::string_view payload) {
+Draft read_clone(std::string_view payload) {
   const auto message = parse<in::CloneSuspected>(payload);
-  InternalEvent event = of_device(message, "device.clone_suspected", message.at_ms());
+  Draft event = of_device(message, "device.clone_suspected", message.at_ms());
   bj::array boots;
   for (const std::string& boot : message.boot_ids()) boots.emplace_back(boot);
-  event.data["boot_ids"] = std::move(boots);
+  event.said["boot_ids"] = std::move(boots);
   return event;
 }
 
-InternalEvent read_deployment(std::string_view payload) {
+Draft read_deployment(std::string_view payload) {
   const auto message = parse<in::DeploymentCreated>(payload);
-  InternalEvent event;
+  Draft event;
   event.type = "deployment.created";
   event.about = About::kDeployment;
   event.org = message.org_id();
@@ -129,9 +135,9 @@ InternalEvent read_deployment(std::string_view payload) {
   return event;
 }
 
-InternalEvent read_rollout(std::string_view payload) {
+Draft read_rollout(std::string_view payload) {
   const auto message = parse<in::RolloutState>(payload);
-  InternalEvent event;
+  Draft event;
   if (message.state() == "RUNNING") {
     event.type = "rollout.started";
   } else if (message.state() == "COMPLETED") {
@@ -147,13 +153,13 @@ InternalEvent read_rollout(std::string_view payload) {
   event.org = message.org_id();
   event.subject = message.rollout_id();
   event.at_ms = message.at_ms();
-  if (!message.reason().empty()) event.data["reason"] = message.reason();
+  if (!message.reason().empty()) event.said["reason"] = message.reason();
   return event;
 }
 
 struct Reader {
   std::string_view leaf;
-  InternalEvent (*read)(std::string_view payload);
+  Draft (*read)(std::string_view payload);
 };
 constexpr Reader kReaders[] = {
     {"device/state", read_state},
@@ -175,6 +181,13 @@ std::string id_of(std::string_view leaf, std::string_view payload, std::int64_t 
   return uuid_of(static_cast<std::uint64_t>(at_ms), crypto::sha256(whole));
 }
 
+// One object of the members of two.
+std::string joined(std::string object, std::string_view more) {
+  if (more == "{}") return object;
+  object.back() = ',';
+  return object.append(more.substr(1));
+}
+
 // "device.online" -> "flock/events/v1/device/online"
 std::string topic_of(std::string type) {
   std::ranges::replace(type, '.', '/');
@@ -186,12 +199,13 @@ std::string topic_of(std::string type) {
 std::optional<InternalEvent> read_internal_event(std::string_view leaf, std::string_view payload) {
   const auto* const reader = std::ranges::find(kReaders, leaf, &Reader::leaf);
   if (reader == std::end(kReaders)) return std::nullopt;
-  InternalEvent event = reader->read(payload);
+  Draft event = reader->read(payload);
   if (!is_uuid(event.org)) refuse("it names no organization");
   if (!is_uuid(event.subject)) refuse("it does not say what it is about");
   event.at_ms = to_unix_ms(device_time(event.at_ms));
   event.id = id_of(leaf, payload, event.at_ms);
-  return event;
+  event.data = bj::serialize(event.said);
+  return static_cast<InternalEvent&&>(event);
 }
 
 CustomerEvent customer_event(InternalEvent event, const EventSubject& subject) {
@@ -212,13 +226,13 @@ CustomerEvent customer_event(InternalEvent event, const EventSubject& subject) {
   }
   if (!subject.fleet_id.empty())
     data["fleet"] = {{"id", subject.fleet_id}, {"slug", subject.fleet_slug}};
-  for (auto& [key, value] : event.data) data[key] = std::move(value);
+  const bj::object envelope{{"id", event.id},
+                            {"type", event.type},
+                            {"timestamp", to_rfc3339(from_unix_ms(event.at_ms))},
+                            {"org_id", event.org}};
   CustomerEvent out;
-  out.payload = bj::serialize(bj::object{{"id", event.id},
-                                         {"type", event.type},
-                                         {"timestamp", to_rfc3339(from_unix_ms(event.at_ms))},
-                                         {"org_id", event.org},
-                                         {"data", std::move(data)}});
+  out.payload =
+      joined(bj::serialize(envelope), "{\"data\":" + joined(bj::serialize(data), event.data) + "}");
   out.id = std::move(event.id);
   out.org = std::move(event.org);
   out.topic = topic_of(std::move(event.type));

@@ -3,7 +3,6 @@
 // (docs/events.md).
 #pragma once
 
-#include <boost/json.hpp>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -20,7 +19,7 @@ struct InternalEvent {
   About about = About::kDevice;
   std::string org, subject;  // UUIDs; the subject is what `about` says
   std::int64_t at_ms = 0;
-  boost::json::object data;  // what only this type says
+  std::string data;  // a JSON object: what only this type says
 };
 
 // A message of flock/internal/v1/`leaf`. Nothing: it is no customer's concern. Throws

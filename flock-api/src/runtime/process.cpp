@@ -35,6 +35,7 @@ using targets::Settings;
 #define FLOCK_VERSION "0.1.0"
 #endif
 
+constexpr Duration kWeek{std::int64_t{7} * 86'400'000};
 constexpr Duration kForever{0xFFFF'FFFFLL * 1000};  // MQTT 5, 3.1.2.11.2
 
 std::string secret_from(const std::string& file) {
@@ -140,6 +141,8 @@ class TargetThread {
       options.client_id = username;
       options.session_expiry = kForever;
     }
+    // What happens while it is away waits in its session, and nobody tells it twice.
+    if (entry_.name == "events-gateway") options.session_expiry = kWeek;
     return options;
   }
 

@@ -116,6 +116,7 @@ struct Stack {
         "--audit.directory=" + dir.file("audit"),
         "--audit.spool_directory=" + dir.file("audit-spool"),
         "--ingester.spool_directory=" + dir.file("ingester"),
+        "--events_gateway.quarantine_directory=" + dir.file("events-gateway"),
         "--clickhouse.kind=memory"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return std::make_unique<Program>(arguments, dir.file("log" + std::to_string(++logs)));
@@ -394,7 +395,7 @@ TEST_F(Process, TellsAboutItselfAndKeepsSecrets) {
         co_await until_ready(http, *stack);
         const net::Response metrics = co_await ask(http, stack->admin_url("/metrics"));
         EXPECT_EQ(metrics.headers.get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8");
-        for (const char* target : {"api", "ingester", "scheduler", "audit"}) {
+        for (const char* target : {"api", "ingester", "scheduler", "audit", "events-gateway"}) {
           for (const char* name : {"flock_target_ready", "flock_mqtt_connected"})
             EXPECT_NE(metrics.body.find(std::string(name) + "{target=\"" + target + "\"} 1\n"),
                       std::string::npos)
@@ -433,11 +434,12 @@ TEST_F(Process, ListsOnlyTheTargetsThatExist) {
   Program list({"--list-targets"}, stack->dir.file("list"));
   EXPECT_EQ(list.wait(5), 0);
   EXPECT_EQ(list.output(),
-            "api          REST for people, programs and devices\n"
-            "ingester     takes what devices report\n"
-            "scheduler    drives rollouts\n"
-            "audit        writes who did what\n"
-            "all          every target above, in this process\n");
+            "api            REST for people, programs and devices\n"
+            "ingester       takes what devices report\n"
+            "scheduler      drives rollouts\n"
+            "audit          writes who did what\n"
+            "events-gateway tells customers what happens\n"
+            "all            every target above, in this process\n");
   Program unknown({"--target=api,webhooks"}, stack->dir.file("unknown"));
   EXPECT_EQ(unknown.wait(5), 2);
   EXPECT_NE(unknown.output().find("there is no target `webhooks`"), std::string::npos);
@@ -451,9 +453,9 @@ TEST_F(Process, StopsAtAnyPointOfItsStart) {
       seed_text ? static_cast<unsigned>(std::stoul(seed_text)) : std::random_device()();
   SCOPED_TRACE("FLOCK_TEST_SEED=" + std::to_string(seed));
   std::mt19937 random(seed);
-  const char* targets[] = {"api", "ingester", "scheduler", "audit", "all"};
+  const char* targets[] = {"api", "ingester", "scheduler", "audit", "events-gateway", "all"};
   for (int i = 0; i < (cycles ? std::stoi(cycles) : 30) && !HasFailure(); ++i) {
-    const std::string target = targets[random() % 5];
+    const std::string target = targets[random() % std::size(targets)];
     const auto program = stack->start({"--target=" + target, "--shutdown_timeout=3s"});
     // Before main() has its handler a signal ends any program.
     flock::testing::wait_until("the admin port", [&] {

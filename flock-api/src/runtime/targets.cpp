@@ -20,6 +20,7 @@ const std::vector<TargetEntry>& known_targets() {
       {"ingester", "takes what devices report", targets::make_ingester_target, false, true},
       {"scheduler", "drives rollouts", targets::make_scheduler_target, true, true},
       {"audit", "writes who did what", targets::make_audit_target},
+      {"events-gateway", "tells customers what happens", targets::make_events_gateway_target},
   };
   return table;
 }

@@ -10,6 +10,7 @@
 #include "domain/rollout.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "services/sealing.h"
+#include "stores/postgres/event_statements.h"
 #include "stores/postgres/statements.h"
 #include "stores/postgres/variable_statements.h"
 
@@ -385,6 +386,31 @@ Task<void> RolloutDriver::judge() {
     log::info("rollout ended", {{"rollout", id}, {"state", state}, {"reason", decision.reason}});
     co_await announce(org, id);
   }
+}
+
+Task<void> RolloutDriver::tell_states() {
+  const auto untold = co_await db_.query(Scope::system(), sql::kRolloutsUntold);
+  for (const Row& rollout : untold.rows) {
+    if (!bus_.connected()) co_return;
+    const std::string& state = rollout.text("state");
+    if (!rollout.optional_text("told_state"))
+      co_await tell_state(rollout, "RUNNING", rollout.time("created_at"));
+    if (const auto ended = rollout.optional_time("ended_at"))
+      co_await tell_state(rollout, state, *ended);
+  }
+}
+
+Task<void> RolloutDriver::tell_state(const Row& rollout, std::string state, TimePoint at) {
+  internal::v1::RolloutState told;
+  told.set_org_id(rollout.text("org_id"));
+  told.set_rollout_id(rollout.text("id"));
+  told.set_state(state);
+  if (state != "RUNNING") told.set_reason(rollout.text("reason"));
+  told.set_at_ms(to_unix_ms(at));
+  co_await with_deadline(bus_.publish(internal_message("rollout/state", told.SerializeAsString())),
+                         kPublishTime, "telling the state of a rollout");
+  co_await db_.query(Scope::system(), sql::kRolloutTold,
+                     Params().text(rollout.text("org_id")).text(rollout.text("id")).text(state));
 }
 
 }  // namespace flock::services

@@ -31,6 +31,8 @@ class RolloutDriver {
   Task<void> apply(OrgId org, DeviceId device, device::v1::ReportedState report);
   Task<void> reread_reports();  // heals messages that were missed
   Task<void> judge();           // ends rollouts
+  // Says that rollouts began and ended, each until the broker has it; perhaps more than once.
+  Task<void> tell_states();
 
  private:
   Task<void> execute(const postgres::Row& deployment);
@@ -39,6 +41,7 @@ class RolloutDriver {
   Task<void> rebuild(std::string org, std::string device);
   Task<std::string> reread_page(OrgId org, std::string rollout, std::string after);
   Task<void> announce(std::string org, std::string rollout);
+  Task<void> tell_state(const postgres::Row& rollout, std::string state, TimePoint at);
 
   postgres::Database& db_;
   stores::LiveState& live_;

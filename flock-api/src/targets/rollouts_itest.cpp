@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <random>
 
 #include "async/deadline.h"
@@ -192,6 +193,41 @@ TEST_F(Rollouts, ALateReportDoesNotTurnTheClockBack) {
   });
 }
 
+TEST_F(Rollouts, TheirStartAndEndAreTold) {
+  on_site([](Site& site) -> Task<void> {
+    std::map<std::string, std::vector<internal::v1::RolloutState>> all;  // by rollout
+    mqtt::Subscription states;
+    states.filter = "flock/internal/v1/rollout/state";
+    co_await site.backend.bus.subscribe(states, [&](mqtt::Delivery delivery) {
+      internal::v1::RolloutState state;
+      EXPECT_TRUE(state.ParseFromString(delivery.message.payload));
+      all[state.rollout_id()].push_back(state);
+      delivery.ack();
+    });
+    FakeDevice device(site.backend);
+    co_await device.join(site.api, site.secret);
+    co_await site.backend.put_release(site.api.token, "1", {{"linux/amd64", "sha256:a"}});
+    const std::string rollout = co_await site.deploy({{"fleet_id", "edge"}});
+    const auto& told = all[rollout];
+    co_await eventually("the start", [&]() -> Task<bool> { co_return told.size() == 1; });
+    co_await site.api.call("POST", "/v1/devices/" + device.id + "/actions/revoke");
+    co_await eventually("the end", [&]() -> Task<bool> { co_return told.size() == 2; });
+    // A scheduler that was killed before it noted that it told.
+    co_await site.backend.db.query(postgres::Scope::system(),
+                                   "UPDATE rollouts SET told_state = NULL WHERE id = $1",
+                                   postgres::Params().text(rollout));
+    co_await eventually("both again", [&]() -> Task<bool> { co_return told.size() == 4; });
+    const bj::value now = co_await site.api.call("GET", "/v1/rollouts/" + rollout);
+    for (std::size_t i = 0; i < told.size(); ++i) {
+      EXPECT_EQ(told[i].state(), i % 2 == 0 ? "RUNNING" : "FAILED");
+      EXPECT_EQ(told[i].reason(), i % 2 == 0 ? "" : text(now, "reason"));
+      EXPECT_EQ(to_rfc3339(from_unix_ms(told[i].at_ms())),
+                text(now, i % 2 == 0 ? "created_at" : "ended_at"));
+    }
+    co_await site.backend.bus.unsubscribe(states.filter);
+  });
+}
+
 TEST_F(Rollouts, ADeviceThatShowsAnOlderVersionIsSentTheStoredOneAgain) {
   on_site([](Site& site) -> Task<void> {
     FakeDevice device(site.backend);
@@ -321,7 +357,8 @@ TEST(Lifecycle, EveryTargetStopsAtAnyPointWithoutLeakOrHang) {
         },
         Duration(15'000));
   };
-  const auto makers = {make_api_target, make_ingester_target, make_scheduler_target};
+  const auto makers = {make_api_target, make_ingester_target, make_scheduler_target,
+                       make_events_gateway_target};
   for (const auto make : makers) cycle(make);  // what is made once in a process exists now
   const auto before = open_files();
   for (int i = 0; i < (cycles ? std::stoi(cycles) : 30) && !HasFailure(); ++i)

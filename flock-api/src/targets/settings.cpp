@@ -66,7 +66,7 @@ void Settings::bind(config::Schema& schema) {
              "the broker as devices reach it; default: mqtt.url");
   schema.add("mqtt.ca_file", mqtt_ca_file, "PEM; devices get it too");
   schema.add("mqtt.password_file", mqtt_password_file,
-             "lines username:password for flock-api, flock-ingester, flock-scheduler, flock-audit");
+             "lines username:password, one of flock-TARGET for each target");
   schema.add("registry.url", registry_url, "the registry as the backend reaches it");
   schema.add("registry.hosts", registry_hosts,
              "names of it in compose files; default: host and port of registry.url");
@@ -94,6 +94,8 @@ void Settings::bind(config::Schema& schema) {
   schema.add("ingester.spool_bytes", ingester_spool_bytes,
              "limit of telemetry there, of logs and of history, each; the oldest goes first",
              1 << 20);
+  schema.add("events_gateway.quarantine_directory", events_gateway_quarantine_directory,
+             "internal messages of which no customer event can be made");
 }
 
 void Settings::validate() const {

@@ -48,6 +48,7 @@ struct Settings {
   std::int64_t audit_spool_bytes = 1LL << 30;
   std::string ingester_spool_directory = "/var/lib/flock/ingester";
   std::int64_t ingester_spool_bytes = 1LL << 30;
+  std::string events_gateway_quarantine_directory = "/var/lib/flock/events-gateway";
   // No keys: tests do not want to wait for the ingester's sweep, nor for devices to come back.
   Duration presence_every{20'000}, presence_return{75'000};
 

@@ -55,6 +55,7 @@ Stack::Stack() : servers_(std::make_unique<Servers>()) {
   settings.audit_directory = servers_->dir.file("audit");
   settings.audit_spool_directory = servers_->dir.file("audit-spool");
   settings.ingester_spool_directory = servers_->dir.file("ingester");
+  settings.events_gateway_quarantine_directory = servers_->dir.file("events-gateway");
   settings.presence_return = Duration(0);
 }
 Stack::~Stack() = default;

@@ -69,5 +69,6 @@ std::unique_ptr<Target> make_ingester_target(Parts parts);
 mqtt::Message ingester_will(const std::string& replica);
 std::unique_ptr<Target> make_scheduler_target(Parts parts);
 std::unique_ptr<Target> make_audit_target(Parts parts);
+std::unique_ptr<Target> make_events_gateway_target(Parts parts);
 
 }  // namespace flock::targets

@@ -2,7 +2,9 @@
 // Deployments and rollouts, with the rollout's event stream.
 #include <algorithm>
 
+#include "async/deadline.h"
 #include "async/loop.h"
+#include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "net/sse.h"
 #include "targets/api/streams.h"
@@ -15,6 +17,7 @@ constexpr std::string_view kPassing[] = {"state", "reason", "counts", "rollout_i
 constexpr Duration kLookAnyway{5000};  // a change is told on the bus; the broker may be away
 constexpr Duration kLookApart{200};    // a rollout of many devices changes all the time
 constexpr std::size_t kStreamPage = 1000;
+constexpr Duration kTellTime{3000};
 
 bj::object deployment_json(const Row& row) {
   bj::object target;
@@ -167,16 +170,22 @@ Task<Params> new_deployment(postgres::Transaction& tx, const Call& call, std::st
   co_return params;
 }
 
-// A hint only: the scheduler also looks by itself.
-Task<void> hint_scheduler(Call& call, std::string id) {
+// The scheduler also looks by itself, so a broker that is away holds nobody up.
+Task<void> tell_created(Call& call, std::string id) {
   internal::v1::DeploymentCreated created;
   created.set_org_id(call.org());
   created.set_deployment_id(id);
-  mqtt::Message hint;
-  hint.topic = "flock/internal/v1/deployment/created";
-  hint.payload = created.SerializeAsString();
-  hint.qos = mqtt::Qos::kAtMostOnce;
-  if (call.context.parts.bus.connected()) co_await call.context.parts.bus.publish(std::move(hint));
+  created.set_at_ms(to_unix_ms(system_clock().now()));
+  mqtt::Message told;
+  told.topic = "flock/internal/v1/deployment/created";
+  told.payload = created.SerializeAsString();
+  try {
+    co_await with_deadline(call.context.parts.bus.publish(std::move(told)), kTellTime,
+                           "telling of a deployment");
+  } catch (const Error& error) {
+    if (error.code() == Code::kCancelled) throw;
+    log::warn("nobody was told of a deployment", error, {{"deployment", id}});
+  }
 }
 
 Task<net::Reply> create_deployment(Call& call) {
@@ -215,7 +224,7 @@ Task<net::Reply> create_deployment(Call& call) {
                      call.answer(201, made, kPassing),
                      {{"target", made.at("target")}, {"release", made.at("release")}}};
   };
-  co_return co_await call.mutate(work, [&] { return hint_scheduler(call, id); });
+  co_return co_await call.mutate(work, [&] { return tell_created(call, id); });
 }
 
 Task<net::Reply> get_deployment(Call& call) {

@@ -15,13 +15,20 @@ mqtt::Message internal_message(const char* topic, std::string payload) {
 }
 
 Task<void> publish_all(mqtt::Bus& bus, std::vector<mqtt::Message> messages) {
-  if (messages.empty()) co_return;
+  std::vector<Task<void>> tasks;
+  tasks.reserve(messages.size());
+  for (mqtt::Message& message : messages) tasks.push_back(bus.publish(std::move(message)));
+  co_await run_all(std::move(tasks));
+}
+
+Task<void> run_all(std::vector<Task<void>> tasks) {
+  if (tasks.empty()) co_return;
   TaskScope scope(co_await asio::this_coro::executor);
   std::exception_ptr failure, cancelled;
   scope.on_failure([&](const std::string&, std::exception_ptr error) {
     if (!failure) failure = error;
   });
-  for (mqtt::Message& message : messages) scope.spawn("publish", bus.publish(std::move(message)));
+  for (Task<void>& task : tasks) scope.spawn("one of many", std::move(task));
   try {
     co_await scope.join();
   } catch (...) {

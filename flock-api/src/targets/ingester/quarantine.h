@@ -22,7 +22,9 @@ struct Poison {
 // in anybody's way: what cannot be written is counted and let go.
 class Quarantine {
  public:
-  explicit Quarantine(std::string folder) : folder_(std::move(folder)) {}
+  // `counter` counts them.
+  Quarantine(std::string folder, metrics::Counter counter)
+      : folder_(std::move(folder)), quarantined_(counter) {}
   Task<void> put(std::vector<Poison> messages);
   std::int64_t count() const noexcept { return seen_.total(); }
 
@@ -30,8 +32,7 @@ class Quarantine {
   static void write(const std::string& folder, const std::vector<Poison>& messages);
   const std::string folder_;
   Occasionally seen_;
-  metrics::Counter quarantined_{"flock_ingest_quarantined_total",
-                                "Messages that cannot be used and were put aside."};
+  metrics::Counter quarantined_;
 };
 
 // Cuts `poison` from `payload`, which may be large.

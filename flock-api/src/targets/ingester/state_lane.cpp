@@ -197,6 +197,7 @@ std::string StateLane::read_event(const mqtt::Delivery& delivery, std::size_t in
       exited.set_device_id(id);
       exited.set_service(event_.service());
       *exited.mutable_exit() = event_.exit();
+      exited.set_at_ms(at_ms);
       work.messages.push_back(
           internal_message("device/service_exited", exited.SerializeAsString()));
       break;
@@ -266,6 +267,7 @@ void StateLane::take_change(const Batch& batch, const Report& report, Device& de
   changed.set_org_id(device.org);
   changed.set_fleet_id(device.fleet);
   changed.set_device_id(std::string(report.device));
+  changed.set_at_ms(domain::MessageTimes(state.at_ms(), work.now_ms).at(state.at_ms()));
   work.messages.push_back(internal_message("device/state", changed.SerializeAsString()));
 }
 

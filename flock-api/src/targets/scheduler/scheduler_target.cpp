@@ -129,6 +129,7 @@ class SchedulerTarget final : public Target {
       co_await step("clearing desired states", driver_.clear_removed());
       if (round % kRereadEvery == 0) co_await step("rereading reports", driver_.reread_reports());
       co_await step("judging rollouts", driver_.judge());
+      co_await step("telling of rollouts", driver_.tell_states());
       if (std::chrono::steady_clock::now() >= count_at) {
         co_await step("counting for the metrics", count());
         count_at = std::chrono::steady_clock::now() + kCountEvery;
