@@ -165,6 +165,9 @@ void ClickHouse::start() {
                  "<users_config>users.xml</users_config><default_profile>default</default_profile>"
                  "<default_database>default</default_database>"
                  "<mark_cache_size>67108864</mark_cache_size>"
+                 // What was merged goes soon: else a lively test leaves 100,000 files to remove.
+                 "<merge_tree><old_parts_lifetime>10</old_parts_lifetime>"
+                 "<cleanup_delay_period>5</cleanup_delay_period></merge_tree>"
                  "<uncompressed_cache_size>0</uncompressed_cache_size></yandex>");
   dir_.write("users.xml",
              "<yandex><profiles><default/></profiles><quotas><default/></quotas><users><default>"

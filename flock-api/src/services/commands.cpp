@@ -10,7 +10,6 @@
 #include "base/id.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "flock/internal/v1/internal.pb.h"
 #include "stores/postgres/command_statements.h"
 
 namespace flock::services {
@@ -73,18 +72,32 @@ std::string shortened(std::string text) {
 
 }  // namespace
 
+Task<void> record_result(postgres::Database& db, internal::v1::CommandResulted result) {
+  const std::string& command = result.result().command_id();
+  const char* const state = state_name(result.result().state());
+  if (state == nullptr || !is_uuid(command)) {
+    log::debug("what became of a command cannot be read", {{"device", result.device_id()}});
+    co_return;
+  }
+  co_await db.query(Scope::system(), sql::kCommandResult,
+                    Params()
+                        .text(result.org_id())
+                        .text(result.device_id())
+                        .text(command)
+                        .text(std::string(state))
+                        .text(shortened(result.result().message())));
+}
+
 CommandDriver::CommandDriver(Executor executor, postgres::Database& db, mqtt::Bus& bus)
     : db_(db), bus_(bus), arrival_(executor) {}
 
 Task<void> CommandDriver::subscribe() {
-  for (const char* topic : {kCommandTopic, kPresenceTopic}) {
-    mqtt::Subscription subscription;
-    subscription.filter = std::string("$share/commands/") + topic;
-    co_await bus_.subscribe(subscription, [this](mqtt::Delivery delivery) {
-      deliveries_.push_back(std::move(delivery));
-      arrival_.set();
-    });
-  }
+  mqtt::Subscription subscription;
+  subscription.filter = std::string("$share/commands/") + kPresenceTopic;
+  co_await bus_.subscribe(subscription, [this](mqtt::Delivery delivery) {
+    deliveries_.push_back(std::move(delivery));
+    arrival_.set();
+  });
 }
 
 Task<void> CommandDriver::run() {
@@ -104,18 +117,13 @@ Task<void> CommandDriver::run() {
   }
 }
 
-// Acknowledged when it is written down.
+// Acknowledged when what they had waited for was sent.
 Task<void> CommandDriver::take() {
   const std::size_t count = std::min(deliveries_.size(), kBatch);
   std::vector<std::string> online;
   for (std::size_t i = 0; i < count; ++i) {
-    const mqtt::Message& message = deliveries_[i].message;
-    if (message.topic == kCommandTopic) {
-      co_await apply(message.payload);
-      continue;
-    }
     internal::v1::DevicePresence presence;
-    if (presence.ParseFromString(message.payload) && presence.online() &&
+    if (presence.ParseFromString(deliveries_[i].message.payload) && presence.online() &&
         is_uuid(presence.device_id()))
       online.push_back(presence.device_id());
   }
@@ -124,24 +132,6 @@ Task<void> CommandDriver::take() {
     deliveries_.front().ack();
     deliveries_.pop_front();
   }
-}
-
-Task<void> CommandDriver::apply(const std::string& payload) {
-  internal::v1::CommandResulted event;
-  const bool read = event.ParseFromString(payload);
-  const char* state = state_name(event.result().state());
-  if (!read || state == nullptr || !is_uuid(event.org_id()) || !is_uuid(event.device_id()) ||
-      !is_uuid(event.result().command_id())) {
-    log::warn("what became of a command cannot be read", {{"device", event.device_id()}});
-    co_return;
-  }
-  co_await db_.query(Scope::system(), sql::kCommandResult,
-                     Params()
-                         .text(event.org_id())
-                         .text(event.device_id())
-                         .text(event.result().command_id())
-                         .text(std::string(state))
-                         .text(shortened(event.result().message())));
 }
 
 Task<void> CommandDriver::send_due(std::vector<std::string> came_online) {

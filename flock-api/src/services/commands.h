@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Brings commands to devices and writes down what became of them. Several processes may run a
-// driver: a command has an id, and a device does it once.
+// driver: a command has an id, and a device does it once. What devices say is written down by the
+// ingester that took it, before it is acknowledged: the bus keeps nothing over a broker's death.
 #pragma once
 
 #include <deque>
 
 #include "async/event.h"
+#include "flock/internal/v1/internal.pb.h"
 #include "mqtt/bus.h"
 #include "stores/postgres/database.h"
 
 namespace flock::services {
+
+// Writes down what a device says became of a command; the same again, and what comes late, changes
+// nothing. Throws kUnavailable.
+Task<void> record_result(postgres::Database& db, internal::v1::CommandResulted result);
 
 class CommandDriver {
  public:
@@ -22,7 +28,6 @@ class CommandDriver {
 
  private:
   Task<void> take();
-  Task<void> apply(const std::string& payload);
   Task<void> send_due(std::vector<std::string> came_online);
   Task<void> send(const postgres::Row& command);
   Task<void> expire();

@@ -47,18 +47,18 @@ struct Site {
   std::string command_path(const FakeDevice& device, const bj::value& command) const {
     return path("/commands/" + text(command, "id"), device);
   }
-  // What the ingester makes of a device's word.
+  // The device's own word.
   Task<void> result(const FakeDevice& device, const bj::value& command, CommandResult::State state,
                     std::string message = "") {
-    internal::v1::CommandResulted event;
-    event.set_org_id(org);
-    event.set_device_id(device.id);
-    event.set_at_ms(to_unix_ms(system_clock().now()));
-    event.mutable_result()->set_command_id(text(command, "id"));
-    event.mutable_result()->set_state(state);
-    event.mutable_result()->set_message(message);
+    device::v1::DeviceEvent event;
+    event.set_kind(device::v1::DeviceEvent::COMMAND);
+    event.set_seq(to_unix_ms(system_clock().now()));
+    event.set_at_ms(event.seq());
+    event.mutable_command()->set_command_id(text(command, "id"));
+    event.mutable_command()->set_state(state);
+    event.mutable_command()->set_message(message);
     mqtt::Message told;
-    told.topic = "flock/internal/v1/device/command";
+    told.topic = "devices/" + device.id + "/events";
     told.payload = event.SerializeAsString();
     co_await backend.bus.publish(std::move(told));
   }

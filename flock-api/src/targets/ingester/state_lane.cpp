@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
+#include "services/commands.h"
 #include "stores/postgres/device_statements.h"
 #include "targets/ingester/publish.h"
 
@@ -101,6 +102,8 @@ Task<void> StateLane::process(const Batch& batch, Work& work) {
                          SpooledMessage::PRESENCE,
                          payload_of(turn),
                          turn.message});
+  for (internal::v1::CommandResulted& result : work.results)
+    co_await services::record_result(parts_.db, std::move(result));
   co_await publish_all(parts_.bus, std::move(work.messages));
   co_await parts_.live.mark_told(std::move(work.told));
   co_await quarantine_.put(std::move(work.poison));
@@ -188,6 +191,7 @@ std::string StateLane::read_event(const mqtt::Delivery& delivery, std::size_t in
       *result.mutable_result() = event_.command();
       result.set_at_ms(at_ms);
       work.messages.push_back(internal_message("device/command", result.SerializeAsString()));
+      work.results.push_back(std::move(result));
       break;
     }
     case DeviceEvent::SERVICE_EXITED: {

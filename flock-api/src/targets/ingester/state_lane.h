@@ -46,6 +46,7 @@ class StateLane {
     std::vector<Report> reports;
     std::vector<Heard> heard;
     std::vector<mqtt::Message> messages;
+    std::vector<internal::v1::CommandResulted> results;
     std::vector<stores::Told> told;
     std::vector<Poison> poison;
     struct Row {
