@@ -87,8 +87,7 @@ class Admission {
       result = read_device(*row);
       co_return events_;
     }
-    const auto keys = co_await tx_.query(sql::kProvisioningKeyByHash,
-                                         Params().bytes(hash_key(registration_.provisioning_key)));
+    const auto keys = co_await find_key();
     check_key(keys.first(), registration_.from);
     const Row& key = keys.rows.front();
     org_ = key.text("org_id");
@@ -101,12 +100,29 @@ class Admission {
     if (std::holds_alternative<Waiting>(result)) co_return events_;
     if (!approved) check_limits(key);
     co_await admit();
+    co_await use_key(approved);
     co_return events_;
   }
 
   std::variant<Registered, Waiting> result;
 
  private:
+  Task<postgres::Rows> find_key() {
+    return tx_.query(sql::kProvisioningKeyByHash,
+                     Params().bytes(hash_key(registration_.provisioning_key)));
+  }
+
+  // Last of all, for the row is locked from here on: whoever registers with this key waits.
+  Task<void> use_key(bool approved) {
+    const auto used = co_await tx_.query(sql::kProvisioningKeyUse,
+                                         Params().text(org_).text(key_id_).boolean(approved));
+    if (!used.empty()) co_return;
+    const auto keys = co_await find_key();  // it was good a moment ago
+    check_key(keys.first(), registration_.from);
+    check_limits(keys.rows.front());
+    throw Error(Code::kConflict, "the provisioning key is being changed").hint("try again");
+  }
+
   Task<void> find_preregistration() {
     const auto rows = co_await tx_.query(sql::kPreregistrationOf,
                                          Params().text(org_).text(key_id_).text(thumbprint_));
@@ -145,6 +161,7 @@ class Admission {
   }
 
   Task<void> make_request(const std::string& ip) {
+    co_await tx_.query(sql::kProvisioningKeyLock, Params().text(org_).text(key_id_));  // to count
     const auto waiting =
         co_await tx_.query(sql::kDeviceRequestsWaiting, Params().text(org_).text(key_id_));
     if (waiting.rows.at(0).integer("count") >= kMostWaiting)
@@ -175,7 +192,6 @@ class Admission {
     co_await tx_.query(sql::kDeviceInsert, std::move(device));
     if (labels_ != "{}")
       co_await tx_.query(sql::kDeviceLabelsOfKey, Params().text(org_).text(id).text(labels_));
-    co_await tx_.query(sql::kProvisioningKeyUse, Params().text(org_).text(key_id_));
     if (!preregistration_.empty())
       co_await tx_.query(sql::kPreregistrationUsed,
                          Params().text(org_).text(preregistration_).text(id));

@@ -302,7 +302,7 @@ Task<void> RolloutDriver::publish_desired() {
   }
 }
 
-Task<void> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::ReportedState report) {
+Task<bool> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::ReportedState report) {
   const auto stored = co_await db_.query(
       Scope::system(), sql::kRolloutDesired,
       Params().text(org.text()).text(device.text()).integer(report.desired_version()));
@@ -310,22 +310,22 @@ Task<void> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::Reported
     // It works on an older version: the broker may have lost the retained message.
     SteadyPoint& last = republished_[device];
     const SteadyPoint now = std::chrono::steady_clock::now();
-    if (last != SteadyPoint() && now - last < kRepublishEvery) co_return;
+    if (last != SteadyPoint() && now - last < kRepublishEvery) co_return false;
     last = now;
-    co_await db_.query(
+    const auto again = co_await db_.query(
         Scope::system(), sql::kRepublish,
         Params().text(org.text()).text(device.text()).integer(report.desired_version()));
-    co_return;
+    co_return again.affected > 0;
   }
   republished_.erase(device);
-  if (!stored.rows.front().optional_text("desired")) co_return;
+  if (!stored.rows.front().optional_text("desired")) co_return false;
   device::v1::DesiredState desired;
   if (!desired.ParseFromString(
           open_desired(keys_, org.text(), device.text(), stored.rows.front().bytes("desired"))))
     throw Error(Code::kCorrupt, "a stored desired state cannot be read")
         .with("device", device.text());
   const domain::DeviceProgress progress = domain::progress_of(report, desired);
-  if (progress.state.empty()) co_return;
+  if (progress.state.empty()) co_return false;
   const auto changed = co_await db_.query(Scope::system(), sql::kRolloutDeviceState,
                                           Params()
                                               .text(org.text())
@@ -333,7 +333,9 @@ Task<void> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::Reported
                                               .integer(report.desired_version())
                                               .text(progress.state)
                                               .text(progress.reason));
-  if (const Row* row = changed.first()) co_await announce(org.text(), row->text("rollout_id"));
+  if (changed.empty()) co_return false;
+  co_await announce(org.text(), changed.rows.front().text("rollout_id"));
+  co_return true;
 }
 
 Task<void> RolloutDriver::reread_reports() {

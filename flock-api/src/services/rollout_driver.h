@@ -28,7 +28,8 @@ class RolloutDriver {
   Task<void> rebuild_stale();     // devices whose variables changed get a new desired state
   Task<void> publish_desired();   // what the broker does not hold yet, retained
   Task<void> clear_removed();     // takes the desired state of removed devices from the broker
-  Task<void> apply(OrgId org, DeviceId device, device::v1::ReportedState report);
+  // True when it changed something that the next round must look at.
+  Task<bool> apply(OrgId org, DeviceId device, device::v1::ReportedState report);
   Task<void> reread_reports();  // heals messages that were missed
   Task<void> judge();           // ends rollouts
   // Says that rollouts began and ended, each until the broker has it; perhaps more than once.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // How devices come in over the real servers: networks, the waiting room, devices known beforehand,
 // and the audit log without which nobody comes in.
+#include <map>
+
+#include "async/scope.h"
 #include "base/json.h"
 #include "crypto/jwt.h"
 #include "net/http_client.h"
@@ -13,7 +16,7 @@ using namespace itest;
 using Names = std::vector<std::string>;
 
 class Provisioning : public ApiTest {
- protected:
+ public:
   static crypto::Key fresh() { return crypto::Key::generate(crypto::Key::Kind::kP256); }
   static Task<bj::value> make_key(Api& api, bj::object extra) {
     if (!extra.contains("fleet_id")) extra["fleet_id"] = "edge";
@@ -37,6 +40,8 @@ class Provisioning : public ApiTest {
     }
     co_return out;
   }
+
+ protected:
   void SetUp() override {
     ApiTest::SetUp();
     the_stack = stack;
@@ -84,6 +89,59 @@ TEST_F(Provisioning, ADeviceComesInWithATraceOrNotAtAll) {
     });
     const bj::value now = co_await api.call("GET", "/v1/provisioning-keys/" + text(key, "id"));
     EXPECT_EQ(now.at("uses"), 2);
+  });
+}
+
+// How many of so many devices that come at the same time were answered what; each asks once.
+Task<std::map<std::string, int>> join_all(Backend& backend, std::string secret, int count) {
+  std::map<std::string, int> answers;
+  TaskScope scope(backend.executor);
+  const auto one = [&]() -> Task<void> {
+    Api api(backend.executor, backend.stack);
+    ++answers[co_await Provisioning::join(api, secret, Provisioning::fresh())];
+  };
+  for (int i = 0; i < count; ++i) scope.spawn("device", one());
+  co_await scope.join();
+  co_return answers;
+}
+
+TEST_F(Provisioning, OfManyAtTheSameTimeNotOneMoreComesInThanTheKeyAllows) {
+  with_api([](Backend& backend, Api& api) -> Task<void> {
+    co_await api.call("POST", "/v1/fleets", bj::object{{"name", "Edge"}});
+    const bj::value key = co_await make_key(api, {{"max_uses", 10}});
+    const auto answers = co_await join_all(backend, text(key, "secret"), 30);
+    EXPECT_EQ(answers,
+              (std::map<std::string, int>{{"201", 10}, {"403 provisioning_key_used_up", 20}}));
+    EXPECT_EQ(co_await devices(api), 10u);
+  });
+}
+
+TEST_F(Provisioning, ACrowdIsToldToComeAgainAndLeavesRoomForOthers) {
+  with_api([](Backend& backend, Api& api) -> Task<void> {
+    constexpr int kCrowd = 400;
+    co_await api.call("POST", "/v1/fleets", bj::object{{"name", "Edge"}});
+    const bj::value key = co_await make_key(api, {});
+    bool over = false;
+    TaskScope others(backend.executor);
+    int listed = 0;
+    const auto list = [&]() -> Task<void> {
+      Api other(backend.executor, backend.stack, api.token);
+      while (!over) {
+        ++listed;
+        co_await other.call("GET", "/v1/fleets");
+        EXPECT_EQ(other.last.status, 200);
+      }
+    };
+    others.spawn("others", list());
+    auto answers = co_await join_all(backend, text(key, "secret"), kCrowd);
+    over = true;
+    co_await others.join();
+    EXPECT_GE(answers["201"], 100) << "as many as may wait";
+    EXPECT_GT(answers["503 too many ask for this at once"], 0);
+    EXPECT_EQ(answers["201"] + answers["503 too many ask for this at once"], kCrowd);
+    EXPECT_GE(listed, 10);
+    EXPECT_EQ(text(co_await api.call("GET", "/v1/fleets/edge"), "slug"), "edge");
+    EXPECT_EQ(api.last.status, 200);
   });
 }
 

@@ -26,14 +26,18 @@ inline constexpr const char* kProvisioningKeyChange =
 inline constexpr const char* kProvisioningKeyRevoke =
     "UPDATE provisioning_keys SET revoked_at = coalesce(revoked_at, now()) WHERE org_id = $1 AND "
     "id = $2";
-// Locked, so that two devices cannot both take the last use.
 inline constexpr const char* kProvisioningKeyByHash =
     "SELECT id, org_id, fleet_id, name, uses, max_uses, revoked_at IS NOT NULL AS revoked, "
     "coalesce(expires_at <= now(), false) AS expired, array_to_json(allowed_networks)::text AS "
     "allowed_networks, labels::text AS labels, approval_required, mode FROM provisioning_keys "
-    "WHERE hash = $1 FOR UPDATE";
+    "WHERE hash = $1";
+// Nothing when the key may not be used any more: two devices cannot both take the last use. With $3
+// somebody said yes to this very device, whatever the limits are. Every device of a crowd waits for
+// this row until the one before it has committed.
 inline constexpr const char* kProvisioningKeyUse =
-    "UPDATE provisioning_keys SET uses = uses + 1 WHERE org_id = $1 AND id = $2";
+    "UPDATE provisioning_keys SET uses = uses + 1 WHERE org_id = $1 AND id = $2 AND revoked_at IS "
+    "NULL AND ($3::boolean OR ((max_uses IS NULL OR uses < max_uses) AND (expires_at IS NULL OR "
+    "expires_at > now()))) RETURNING id";
 
 // What the key gives to a device that it let in.
 inline constexpr const char* kDeviceLabelsOfKey =

@@ -2,6 +2,9 @@
 // What devices call: registration and token renewal. Both are proven by the device's own key.
 #include "services/provisioning.h"
 
+#include <algorithm>
+
+#include "async/gate.h"
 #include "services/membership.h"
 #include "targets/api/call.h"
 
@@ -11,6 +14,9 @@ namespace {
 constexpr int kAskAgain = 30;  // seconds; a device that waits for an approval asks again after them
 
 constexpr Duration kShortestToken{30'000};
+// Of new devices that wait for one of the connections to the database: about a second's work. A
+// device asks again with jitter, for half a minute at the most.
+constexpr std::size_t kMostWaiting = 100;
 
 // A device on a line that is paid by the byte asks for a longer life: each token costs it a
 // connection. More than the server allows gets what it allows.
@@ -44,8 +50,9 @@ bj::object credentials_json(Context& c, const services::Registered& registered, 
           {"server_time", to_rfc3339(now)}};
 }
 
-Task<net::Reply> register_route(Call& call) {
+Task<net::Reply> register_route(Call& call, Gate& gate) {
   Context& c = call.context;
+  const Gate::Pass pass = co_await gate.enter();
   const bj::value body = read_body(call.request);
   json::Reader in(body);
   services::Registration registration;
@@ -123,7 +130,14 @@ Task<net::Reply> token_route(Call& call) {
 }  // namespace
 
 void add_provisioning_routes(Context& c) {
-  c.add(open_to_all("registerDevice", "POST", "/v1/devices/register"), register_route);
+  // A crowd of new devices waits for its provisioning key's row; half of the connections are for
+  // everybody else.
+  const auto gate = std::make_shared<Gate>(
+      c.parts.executor,
+      static_cast<std::size_t>(std::max<std::int64_t>(1, c.parts.settings.postgres_pool_size / 2)),
+      kMostWaiting);
+  c.add(open_to_all("registerDevice", "POST", "/v1/devices/register"),
+        [gate](Call& call) { return register_route(call, *gate); });
   c.add(open_to_all("renewDeviceToken", "POST", "/v1/devices/token"), token_route);
 }
 

@@ -73,12 +73,12 @@ class SchedulerTarget final : public Target {
       }
       mqtt::Delivery delivery = std::move(reports_.front());
       reports_.pop_front();
-      bool done = false;
+      bool done = false, progress = false;
       try {
         internal::v1::DeviceStateChanged changed;
         if (changed.ParseFromString(delivery.message.payload)) {
-          co_await driver_.apply(OrgId::parse(changed.org_id()),
-                                 DeviceId::parse(changed.device_id()), changed.state());
+          progress = co_await driver_.apply(OrgId::parse(changed.org_id()),
+                                            DeviceId::parse(changed.device_id()), changed.state());
         }
         done = true;
       } catch (const Error& error) {
@@ -93,7 +93,8 @@ class SchedulerTarget final : public Target {
       }
       if (done) {
         delivery.ack();
-        wake_.set();
+        // A round asks the database a dozen questions: not for each of thousands of reports.
+        if (progress) wake_.set();
       } else {
         reports_.push_front(std::move(delivery));
         co_await sleep_for(Duration(1000));
