@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Lists of a million devices: Flock's database layer against libpq, near pages against far ones, and the API over HTTP under 64
-# connections; single devices beside the bare HTTP server, and what each process spends on one. FLOCK_BENCH_DEVICES=N for another
-# number, of 50,000 at least: a page of one label in a thousand must be full. Everything is private and goes at the end.
+# connections; single devices, a thousand of them over and over, beside the bare HTTP server, and what each process spends on one.
+# FLOCK_BENCH_DEVICES=N for another number, of 50,000 at least: a page of one label in a thousand must be full. Everything is private
+# and goes at the end.
 set -euo pipefail
 . "$(dirname "$0")/../scripts/lib.sh"
 build=${1:-$root/build/release}
@@ -47,11 +48,15 @@ function init(args)
 end
 function request() at = at % #paths + 1; return paths[at] end
 L
-# load SECONDS URL [PREFIX] -> "p50 p99 requests_per_second requests wrk_cpu", in microseconds. With a prefix, it goes before the ids.
+# load SECONDS URL [PREFIX [COUNT]] -> "p50 p99 requests_per_second requests wrk_cpu", in microseconds. With a prefix, it goes before the
+# first COUNT (1000) ids.
 load() {
   local seconds=$1 target=$2 TIMEFORMAT='%U %S'
   shift 2
-  [ $# -eq 0 ] || set -- -s "$dir/ids.lua" "$target" -- "$dir/ids" "$1"
+  if [ $# -gt 0 ]; then
+    head -n "${2:-1000}" "$dir/ids" >"$dir/asked"
+    set -- -s "$dir/ids.lua" "$target" -- "$dir/asked" "$1"
+  fi
   [ $# -gt 0 ] || set -- "$target"
   { time wrk -t1 -c64 -d"$seconds"s --latency -H "Authorization: Bearer $key" "$@" >"$dir/wrk"; } 2>"$dir/time"
   ! grep -q "Non-2xx" "$dir/wrk" || { cat "$dir/wrk" >&2; return 1; }
@@ -67,7 +72,12 @@ for run in 1 2 3; do
   awk -v a="$p50" -v b="$p99" -v r="$rate" -v n=$run 'BEGIN {
     printf "device lists, 64 connections, run %d: p50 %d us, p99 %d us, ratio %.2f (promise: at most 3), %d a second\n", n, a, b, b / a, r}'
 done
-curl -sf -H "Authorization: Bearer $key" "$url/v1/devices?page_size=1000&fields=id" | grep -o '"id":"[^"]*' | cut -c7- >"$dir/ids"
+many=40000 token=
+until [ "$(cat "$dir/ids" 2>/dev/null | wc -l)" -ge $many ]; do
+  curl -sf -H "Authorization: Bearer $key" "$url/v1/devices?page_size=1000&fields=id&page_token=$token" >"$dir/page"
+  grep -o '"id":"[^"]*' "$dir/page" | cut -c7- >>"$dir/ids"
+  token=$(grep -o '"next_page_token":"[^"]*' "$dir/page" | cut -c20-)
+done
 load 2 "$url" /v1/devices/ >/dev/null
 for run in 1 2 3; do
   before=$(spent)
@@ -78,4 +88,10 @@ for run in 1 2 3; do
     printf "  processor time a request: api %.1f + PostgreSQL %.1f + Valkey %.1f + wrk %.1f us; bare server %.1f + wrk %.1f us\n",
       ($5 - $1) / n, ($6 - $2) / n, ($7 - $3) / n, w / n, ($8 - $4) / m, v / m}'
 done
+# More devices than the API keeps: each is read anew.
+before=$(spent)
+read -r _ _ rate n wrk < <(load 10 "$url" /v1/devices/ $many)
+echo "$before $(spent)" | awk -v r="$rate" -v n="$n" -v w="$wrk" '{
+  printf "one device, each time another one: %d a second\n", r
+  printf "  processor time a request: api %.1f + PostgreSQL %.1f + Valkey %.1f + wrk %.1f us\n", ($5 - $1) / n, ($6 - $2) / n, ($7 - $3) / n, w / n}'
 awk '/VmHWM/ {printf "memory of the api target at most: %.0f MB (promise: under 100)\n", $2 / 1024}' "/proc/$api/status"

@@ -223,6 +223,45 @@ TEST(Devices, StayInTheFleetsThatTheCallerSees) {
   });
 }
 
+// What was read is kept, and shown again only while it holds and to who may see it.
+TEST(Devices, AreShownAsTheyAreAtEachRead) {
+  with_site(1, [](Site& s) -> Task<void> {
+    const std::string edge = text(co_await s.api.call("GET", "/v1/fleets/edge"), "id");
+    Api limited(s.backend.executor, s.backend.stack,
+                co_await s.backend.make_key(s.api.token, "viewer", {}, std::vector{edge}));
+    const auto read = [&](const char* pointer) -> Task<std::string> {
+      const bj::value device = co_await s.api.call("GET", s.path(1));
+      EXPECT_EQ(s.api.last.status, 200) << s.api.last.body;
+      const bj::value again = co_await limited.call("GET", s.path(1));
+      EXPECT_EQ(again, device);
+      EXPECT_EQ(limited.last.headers.get("ETag"), s.api.last.headers.get("ETag"));
+      boost::system::error_code none;
+      const bj::value* found = device.find_pointer(pointer, none);
+      co_return found != nullptr ? std::string(found->as_string()) : "";
+    };
+    EXPECT_EQ(co_await read("/fleet/name"), "Edge");
+    co_await s.api.call("PATCH", "/v1/fleets/edge", bj::object{{"name", "Edge of Oslo"}});
+    EXPECT_EQ(co_await read("/fleet/name"), "Edge of Oslo");
+    const std::string tag(s.api.last.headers.get("ETag").value_or(""));
+    co_await s.api.call("PATCH", s.path(1), bj::object{{"labels", {{"site", "oslo"}}}});
+    EXPECT_EQ(co_await read("/labels/site"), "oslo");
+    EXPECT_NE(s.api.last.headers.get("ETag"), tag);
+    EXPECT_EQ(co_await read("/reported/phase"), "");
+    co_await s.devices[0]->report(s.devices[0]->state(Report::SOAKING));
+    for (int i = 0; i < 100 && co_await read("/reported/phase") != "SOAKING"; ++i)
+      co_await sleep_for(Duration(20));
+    EXPECT_EQ(co_await read("/reported/phase"), "SOAKING");
+    co_await s.api.call("POST", s.path(1, "/actions/move"), bj::object{{"fleet_id", s.north}});
+    co_await s.api.call("GET", s.path(1));
+    EXPECT_NE(s.api.last.body.find(s.north), std::string::npos);
+    co_await limited.call("GET", s.path(1));
+    EXPECT_EQ(limited.last.status, 404) << limited.last.body;
+    co_await s.api.call("DELETE", s.path(1));
+    co_await s.api.call("GET", s.path(1));
+    EXPECT_EQ(s.api.last.status, 404) << s.api.last.body;
+  });
+}
+
 // Reads that come at the same time share a statement, but only of callers who see the same rows.
 TEST(Devices, ReadAtTheSameTimeStayBehindTheWallsOfEachCaller) {
   with_site(4, [](Site& s) -> Task<void> {
