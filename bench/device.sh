@@ -32,7 +32,7 @@ awk -v ns=$(($(date +%s%N) - began)) 'BEGIN {printf "deploy call to running, ima
 
 confirmed() { [ "$("$flock" devices -o json | jq -r '.items[0].reported.phase')" = CONFIRMED ]; }
 wait_for 20 "the proof" confirmed
-sleep 15   # let the rollout settle; what follows measures idleness
+sleep 35   # the rollout settles, and the place in the log of what the new container said is saved (30 s); then it is idle
 pid=$(pid_of flockd)
 switches() { awk '/^voluntary_ctxt_switches/ {print $2}' "/proc/$pid/status"; }
 written() { awk '/^write_bytes/ {print $2}' "/proc/$pid/io"; }
