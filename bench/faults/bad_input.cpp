@@ -11,23 +11,29 @@ namespace {
 
 constexpr Duration kYear{365LL * 86'400'000};
 constexpr int kBatchLines = 5000;  // of a flood
+// Long enough for a flood to be over its budget for a while.
+constexpr Duration kLongest{20'000};
 
 SteadyPoint now() { return std::chrono::steady_clock::now(); }
 
-Case scrambled(const Suite& suite) {
+Case case_of(const Suite& suite, std::string name) {
   Case one;
-  one.name = "everything twice and out of order";
+  one.name = std::move(name);
+  one.lasts = std::min(suite.lasts, kLongest);
   one.fleet = suite.usual;
+  return one;
+}
+
+Case scrambled(const Suite& suite) {
+  Case one = case_of(suite, "everything twice and out of order");
   one.fleet.device.scrambled = true;
   return one;
 }
 
 // Every other device has a wrong clock from begin to end, and then the right one again.
 Case wrong_clock(const Suite& suite, const char* name, Duration off) {
-  Case one;
-  one.name = name;
-  one.fleet = suite.usual;
-  const Duration lasts = suite.lasts;
+  Case one = case_of(suite, name);
+  const Duration lasts = one.lasts;
   one.beside = [off, lasts](Fleet& fleet) -> Task<void> {
     const auto set = [&fleet](Duration to) {
       for (std::size_t i = 0; i < fleet.devices().size(); i += 2)
@@ -87,10 +93,8 @@ Case unreadable(const Suite& suite, Pair ingesters) {
     int sent = 0;
   };
   const auto seen = std::make_shared<Seen>();
-  Case one;
-  one.name = "payloads that are cut, foreign, too large";
-  one.fleet = suite.usual;
-  const Duration lasts = suite.lasts;
+  Case one = case_of(suite, "payloads that are cut, foreign, too large");
+  const Duration lasts = one.lasts;
   one.beside = [seen, lasts, ingesters](Fleet& fleet) -> Task<void> {
     seen->before = co_await quarantined(ingesters);
     const auto device = co_await fleet.another();
@@ -163,10 +167,8 @@ double slow_one(Fleet& fleet, std::int64_t from, std::int64_t to) {
 
 Case flooding(const Suite& suite) {
   const auto flood = std::make_shared<Flood>();
-  Case one;
-  one.name = "one device floods with 100 times its limit";
-  one.fleet = suite.usual;
-  const Duration lasts = suite.lasts;
+  Case one = case_of(suite, "one device floods with 100 times its limit");
+  const Duration lasts = one.lasts;
   one.beside = [flood, lasts](Fleet& fleet) {
     return send_flood(fleet, *flood, lasts, 100 * domain::Budget::kPerSecond);
   };

@@ -27,9 +27,7 @@ mqtt::ClientOptions as_flockd(mqtt::ClientOptions options, const std::string& id
   options.receive_maximum = 16;
   options.unheard_retry = Duration(1000);
   options.will_delay = kWillDelay;
-  // So that a broker that hangs is noticed before it is back.
-  options.keep_alive = Duration(15'000);
-  options.backoff_max = Duration(10'000);
+  options.keep_alive = Duration(30'000);
   return options;
 }
 

@@ -21,6 +21,7 @@ void add(std::vector<Case>& cases, const Suite& suite, const std::string& name, 
   const bool broker = std::is_same_v<Server, testing::Mosquitto>;
   Case killed;
   killed.name = name + " killed";
+  killed.lasts = suite.lasts;
   killed.fleet = suite.usual;
   killed.begin = [&server] { server.kill9(); };
   killed.end = [&server] { server.start(); };
@@ -63,6 +64,7 @@ std::size_t line_bytes(const Suite& suite, std::int64_t bytes) {
 Case without_series(const Suite& suite, std::string name, std::int64_t bytes) {
   Case one;
   one.name = std::move(name);
+  one.lasts = suite.lasts;
   one.fleet = suite.usual;
   one.fleet.device.line_bytes = line_bytes(suite, bytes);
   testing::ClickHouse& clickhouse = suite.stack.clickhouse;

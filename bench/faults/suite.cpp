@@ -12,7 +12,7 @@ namespace {
 
 constexpr Duration kLook{200};
 // Nothing more arrives after this long without news.
-constexpr Duration kQuiet{15'000};
+constexpr Duration kQuiet{30'000};
 
 SteadyPoint now() { return std::chrono::steady_clock::now(); }
 
@@ -77,7 +77,7 @@ Task<void> Suite::run(const Case& one, Fleet& devices) {
   co_await sleep_for(is_short() ? Duration(700) : Duration(5000));
   co_await do_blocking(one.begin);
   if (one.beside) tasks.spawn("beside", one.beside(devices));
-  co_await sleep_for(lasts);
+  co_await sleep_for(one.lasts);
   const SteadyPoint ended = now();
   const int rounds = devices.rounds() - 1;
   co_await do_blocking(one.end);
@@ -98,8 +98,9 @@ Task<void> Suite::run(const Case& one, Fleet& devices) {
 }
 
 void Suite::print_header(const Suite& suite) {
-  std::printf("Each fault lasts %s. Lost counts what neither arrived nor is told as missing.\n\n",
-              to_string(suite.lasts).c_str());
+  std::printf(
+      "Servers are away for %s. Lost counts what neither arrived nor is told as missing.\n\n",
+      to_string(suite.lasts).c_str());
   std::printf(
       "| fault | messages/s | sent | received | lost | gaps | repeated | recovery |  |\n"
       "|---|---|---|---|---|---|---|---|---|\n");

@@ -15,6 +15,7 @@ struct Case {
   std::string name;
   // What is done to the stack; blocks. Devices have spoken for a while when it begins.
   std::function<void()> begin, end;
+  Duration lasts{0};
   FleetOptions fleet = {};
   // What goes on beside the devices, from begin to end.
   std::function<Task<void>(Fleet&)> beside = {};
@@ -29,7 +30,7 @@ struct Suite {
   Stack& stack;
   postgres::Database& db;
   Ledger& ledger;
-  Duration lasts;  // each fault
+  Duration lasts;  // of a server's fault
   FleetOptions usual;
   int failed = 0;
 

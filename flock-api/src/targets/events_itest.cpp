@@ -90,6 +90,28 @@ TEST_F(Events, TellWhatHappensToADeviceFromItsComingToItsGoing) {
   });
 }
 
+// Of two reports that two ingesters took at the same time the newer one stays.
+TEST_F(Events, TellNoOlderReportAfterANewerOne) {
+  on_site([](Site& s) -> Task<void> {
+    FakeDevice& device = s.device();
+    co_await device.join(s.api, s.keys["Edge"]);
+    SseListener all(s.backend, s.api.token, "/v1/events");
+    co_await all.connected();
+    internal::v1::DeviceStateChanged changed;
+    changed.set_org_id(text((co_await s.api.call("GET", "/v1/whoami")).at("organization"), "id"));
+    changed.set_device_id(device.id);
+    for (const int seq : {2, 1, 3}) {
+      changed.mutable_state()->set_seq(seq);
+      changed.mutable_state()->set_error(std::to_string(seq));
+      co_await s.say("device/state", changed);
+    }
+    co_await all.until_count(2);
+    EXPECT_EQ(all.data(0).at_pointer("/reported/error"), "2");
+    EXPECT_EQ(all.data(1).at_pointer("/reported/error"), "3");
+    co_await all.stop();
+  });
+}
+
 TEST_F(Events, StayWithinTheOrganizationTheFleetsAndTheTopicsOfTheReader) {
   on_site([](Site& s) -> Task<void> {
     const std::string other = co_await s.backend.make_tenant("Others");

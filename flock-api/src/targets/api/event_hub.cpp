@@ -17,7 +17,7 @@ constexpr std::string_view kPrefix = "flock/internal/v1/";
 constexpr std::size_t kRingEvents = 10'000, kRingBytes = 16 << 20;
 constexpr Duration kRingTime{300'000};
 constexpr std::size_t kMostIncoming = 50'000, kBatch = 500, kMostPlaces = 100'000;
-constexpr Duration kPlaceTime{5000}, kAgain{500}, kLook{1000};
+constexpr Duration kPlaceTime{5000}, kAgain{500}, kLook{1000}, kLate{10'000};
 
 bj::object exit_of(const internal::v1::ServiceExited& event) {
   bj::object out{{"service", event.service()}};
@@ -138,6 +138,7 @@ Task<void> EventHub::take(std::deque<Incoming> batch) {
   const std::int64_t now = to_unix_ms(system_clock().now());
   for (const auto& [leaf, payload] : batch) {
     if (internal::v1::DeviceStateChanged m; leaf == "device/state" && read(payload, m)) {
+      if (comes_late(m.device_id(), m.state().seq())) continue;
       add(m, m.device_id(), "device.state_changed", now, {{"reported", reported_json(m.state())}});
     } else if (internal::v1::DevicePresence p; leaf == "device/presence" && read(payload, p)) {
       add(p, p.device_id(), p.online() ? "device.online" : "device.offline", p.at_ms(),
@@ -187,6 +188,17 @@ Task<void> EventHub::take(std::deque<Incoming> batch) {
             bj::serialize(data),
             {}});
   }
+}
+
+// Two ingesters that take two reports at the same time may tell them the other way round. Numbers
+// of long ago say nothing: a device may have been made anew.
+bool EventHub::comes_late(const std::string& device, std::int64_t seq) {
+  const SteadyPoint now = std::chrono::steady_clock::now();
+  if (newest_.size() > kMostPlaces) newest_.clear();
+  Newest& newest = newest_[device];
+  if (seq < newest.seq && now - newest.at < kLate) return true;
+  newest = {seq, now};
+  return false;
 }
 
 // One look-up for all that are not known freshly.

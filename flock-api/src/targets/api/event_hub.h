@@ -67,6 +67,7 @@ class EventHub {
   };
   void hear(mqtt::Delivery delivery);
   bool is_idle() const;
+  bool comes_late(const std::string& device, std::int64_t seq);
   Task<void> work();
   Task<void> take(std::deque<Incoming> batch);
   Task<void> find_places(const std::vector<Heard>& batch);
@@ -87,6 +88,11 @@ class EventHub {
   std::set<Follower*> followers_;
   SteadyPoint left_;  // when the last follower went
   std::uint64_t connections_ = 0;
+  struct Newest {
+    std::int64_t seq = 0;
+    SteadyPoint at;
+  };
+  std::unordered_map<std::string, Newest> newest_;  // reports, by device
   // Of devices and rollouts, by id; as long as a revoked key may live on, and no longer.
   std::unordered_map<std::string, Place> places_;
 };
