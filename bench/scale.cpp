@@ -24,8 +24,10 @@ using namespace flock::bench;
 
 namespace {
 
-constexpr std::int64_t kSimMost = 9'900;  // flock-sim asks for two files a device
-constexpr std::int64_t kProbes = 20, kBacklogMost = 20'000, kComeASecond = 400;
+constexpr std::int64_t kSimMost = 10'000;  // devices in one flock-sim, which has one core
+constexpr std::int64_t kNew = 1000, kProbes = 20, kBacklogMost = 20'000;
+constexpr Duration kLook{50};
+constexpr double kSettleSeconds = 30;
 constexpr double kEverySeconds = 60;  // a device sends a report and its telemetry so often
 
 double seconds_since(SteadyPoint at) {
@@ -77,45 +79,47 @@ class Bench {
     }
   }
 
-  // Devices with connections: what each costs in memory, and what a fleet that does nothing else
-  // costs in time.
-  Task<void> connect() {
+  void simulate(const std::string& prefix, std::int64_t count) {
     const ScaleOptions& options = world_.options;
+    testing::Process& sim = sims_.emplace_back();
+    sim.start({options.sim_program, "--server=" + options.api_url,
+               "--provisioning-key-file=" + options.provisioning_key_file,
+               "--count=" + std::to_string(count), "--name-prefix=" + prefix},
+              options.directory + "/sim.log");
+    world_.processes.add("flock-sim", sim.pid());
+  }
+
+  // Devices with connections: what each costs in memory, and what a fleet that does nothing else
+  // costs in time. Some are new; the others were registered before, which is quicker.
+  Task<void> connect() {
+    const std::int64_t all = world_.options.connections, fresh = std::min(kNew, all / 2);
     const std::vector<Usage> before = world_.processes.now();
     const SteadyPoint began = std::chrono::steady_clock::now();
-    const std::int64_t processes = (options.connections + kSimMost - 1) / kSimMost;
-    for (std::int64_t i = 0, left = options.connections; i < processes; ++i) {
-      const std::int64_t count = left / (processes - i);
-      left -= count;
-      testing::Process& sim = sims_.emplace_back();
-      sim.start({options.sim_program, "--server=" + options.api_url,
-                 "--provisioning-key-file=" + options.provisioning_key_file,
-                 "--count=" + std::to_string(count), "--name-prefix=sim" + std::to_string(i),
-                 "--start-per-second=" + std::to_string(kComeASecond / processes)},
-                options.directory + "/sim.log");
-      world_.processes.add("flock-sim", sim.pid());
-    }
-    co_await until_online(options.connections);
-    const double took = seconds_since(began);
-    const std::vector<Usage> after = world_.processes.now();
-    std::printf("%lld devices registered and connected with TLS after %.1f s, %.0f a second\n",
-                static_cast<long long>(options.connections), took,
-                static_cast<double>(options.connections) / took);
-    print_memory(world_, &before, options.connections);
-    std::printf("  processor time a device, registration and connection:");
-    for (std::size_t i = 0; i < after.size(); ++i) {
-      const double began_with = i < before.size() ? before[i].cpu_us : 0;
-      std::printf("%s %s %.2f ms", i == 0 ? "" : ",", world_.processes.name(i).c_str(),
-                  (after[i].cpu_us - began_with) / 1000 / static_cast<double>(options.connections));
-    }
-    std::printf("\n");
+    simulate("new", fresh);
+    co_await until_online(fresh);
+    tell("new devices registered and connected with TLS", fresh, seconds_since(began));
+    print_time(world_, before, fresh);
+    for (std::int64_t left = all - fresh; left > 0; left -= kSimMost)
+      co_await world_.insert_simulated("known" + std::to_string(left), std::min(left, kSimMost));
+    const std::vector<Usage> between = world_.processes.now();
+    const SteadyPoint again = std::chrono::steady_clock::now();
+    for (std::int64_t left = all - fresh; left > 0; left -= kSimMost)
+      simulate("known" + std::to_string(left), std::min(left, kSimMost));
+    co_await until_online(all);
+    tell("known devices got a token and connected", all - fresh, seconds_since(again));
+    print_time(world_, between, all - fresh);
+    print_memory(world_, &before, all);
     // The first report of a device that came just now is due after a minute.
     co_await sleep_for(Duration(
-        static_cast<Duration::rep>(1000 * std::max(0.0, kEverySeconds - seconds_since(began)))));
+        static_cast<Duration::rep>(1000 * std::max(0.0, kEverySeconds - seconds_since(again)))));
     Meter meter(world_);
     co_await meter.begin();
-    co_await sleep_for(Duration(2000 * options.seconds));
+    co_await sleep_for(Duration(2000 * world_.options.seconds));
     co_await meter.end("these devices at their pace (state, telemetry and keep-alive a minute)");
+  }
+  static void tell(const char* what, std::int64_t count, double seconds) {
+    std::printf("%lld %s within %.1f s, %.0f a second\n", static_cast<long long>(count), what,
+                seconds, static_cast<double>(count) / seconds);
   }
 
   Task<void> arrive() {
@@ -124,10 +128,8 @@ class Bench {
     const SteadyPoint began = std::chrono::steady_clock::now();
     co_await bounded(crowd_->arrive());
     co_await until_online(world_.options.devices - kProbes);
-    const double took = seconds_since(began);
-    const auto count = static_cast<double>(world_.options.devices - world_.options.connections);
-    std::printf("%.0f more devices, replayed, come online within %.1f s, %.0f a second\n", count,
-                took, count / took);
+    tell("more devices, replayed, came online", world_.options.devices - world_.options.connections,
+         seconds_since(began));
     co_await meter.end("their hellos and first reports");
     print_memory(world_);
   }
@@ -135,20 +137,26 @@ class Bench {
   // Holds the load back while the ingester is behind: the broker drops what no queue has room for.
   Task<Sent> bounded(Task<Sent> sending) {
     TaskScope scope(executor_);
-    const std::int64_t sent = crowd_->sent();
-    const double stored = (co_await world_.stored()).all;
-    scope.spawn("bound", [](Bench& b, std::int64_t s, double st) -> Task<void> {
-      for (;;) {
-        const double taken = (co_await b.world_.stored()).all - st;
-        b.crowd_->hold = static_cast<double>(b.crowd_->sent() - s) - taken > kBacklogMost;
-        co_await sleep_for(Duration(100));
-      }
-    }(*this, sent, stored));
+    scope.spawn("bound", hold_back());
     const Sent out = co_await std::move(sending);
     scope.cancel();
     co_await scope.join();
     crowd_->hold = false;
     co_return out;
+  }
+  Task<void> hold_back() {
+    std::deque<Mark> waiting;
+    std::int64_t arrived = crowd_->sent();
+    for (;;) {
+      if (crowd_->last_report().seq > 0) waiting.push_back(crowd_->last_report());
+      while (!waiting.empty() &&
+             co_await world_.shows(waiting.front().device, waiting.front().seq)) {
+        arrived = waiting.front().sent;
+        waiting.pop_front();
+      }
+      crowd_->hold = crowd_->sent() - arrived > kBacklogMost;
+      co_await sleep_for(kLook);
+    }
   }
 
   // Returns messages stored a second, until nothing waits any more.
@@ -170,19 +178,15 @@ class Bench {
     std::printf("  state change to SSE: p50 %.1f ms, p99 %.1f ms, %zu events, %lld gaps\n",
                 seen.events.at(0.5), seen.events.at(0.99), seen.events.count(),
                 static_cast<long long>(seen.gaps));
-    std::fflush(stdout);
     co_return reached;
   }
 
-  // Until the ingester has what was sent: what is stored grows no faster than the connected devices
-  // speak.
+  // Until the ingester has what was sent.
   Task<void> settle() {
-    const double pace = 2 * static_cast<double>(world_.options.connections) / kEverySeconds;
-    for (int i = 0; i < 100; ++i) {
-      const double before = (co_await world_.stored()).all;
-      co_await sleep_for(Duration(300));
-      if ((co_await world_.stored()).all - before < 0.3 * pace * 2 + 60) co_return;
-    }
+    const Mark last = crowd_->last_report();
+    const SteadyPoint began = std::chrono::steady_clock::now();
+    while (!co_await world_.shows(last.device, last.seq) && seconds_since(began) < kSettleSeconds)
+      co_await sleep_for(kLook);
   }
 
   Task<void> at_their_pace() {
@@ -235,6 +239,7 @@ class Bench {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // into a file, too
   log::set_level(log::Level::kWarn);
   try {
     ScaleOptions options;

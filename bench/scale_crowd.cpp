@@ -146,6 +146,7 @@ std::string Crowd::state(std::size_t device) {
   report_.set_error(errors_[device]);
   report_.set_seq(++seq_);
   report_.set_at_ms(to_unix_ms(system_clock().now()));
+  last_ = {ids_[device], seq_, sent_};
   return report_.SerializeAsString();
 }
 

@@ -19,6 +19,12 @@ struct Mix {
   int total() const { return keep_alives + changes + telemetry; }
 };
 
+// A report that was sent, to be looked for in the live state.
+struct Mark {
+  std::string device;
+  std::int64_t seq = 0, sent = 0;  // messages before it
+};
+
 struct Sent {
   std::int64_t messages = 0, telemetry = 0;
   double seconds = 0;
@@ -43,7 +49,8 @@ class Crowd {
   Task<Sent> send(Mix mix, double rate, Duration time);
   // While true send() waits.
   bool hold = false;
-  // Sent so far, for who decides about `hold`.
+  // Of all sent so far, for who decides about `hold`.
+  const Mark& last_report() const noexcept { return last_; }
   std::int64_t sent() const noexcept { return sent_; }
 
  private:
@@ -61,6 +68,7 @@ class Crowd {
   agent::sim::Behaviour behaviour_;
   device::v1::DesiredState desired_;
   device::v1::ReportedState report_;
+  Mark last_;
   std::int64_t seq_, sent_ = 0, point_ = 0;
   std::size_t at_ = 0;
 };

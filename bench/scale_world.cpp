@@ -9,6 +9,7 @@
 #include "base/files.h"
 #include "base/id.h"
 #include "keep_alive.h"
+#include "sim/virtual_device.h"
 
 namespace flock::bench {
 namespace {
@@ -55,7 +56,9 @@ World::World(Executor executor, ScaleOptions given)
     : options(std::move(given)),
       executor_(executor),
       db_(executor, database(options)),
-      http_(executor, {}) {
+      http_(executor, {}),
+      live_(stores::make_valkey_live_state(executor, options.live_address,
+                                           read_secret_file(options.live_password_file))) {
   for (const std::string& process : options.processes) {
     const std::size_t colon = process.find(':');
     processes.add(process.substr(0, colon),
@@ -83,33 +86,55 @@ Task<std::int64_t> World::online() {
       co_await ask_postgres("SELECT count(*)::text AS value FROM devices WHERE online"));
 }
 
-Task<std::vector<std::string>> World::insert_devices(std::int64_t count) {
-  std::vector<std::string> ids;
-  for (std::int64_t i = 0; i < count; ++i) ids.push_back(new_uuid());
+Task<void> World::insert(const std::vector<std::string>& ids, const std::vector<std::string>& names,
+                         const std::vector<std::string>& keys, std::int64_t version) {
   co_await db_.query(
       Scope::system(),
       "INSERT INTO devices(id, org_id, fleet_id, name, public_key, architecture, desired_version, "
-      "published_version) SELECT n.id, f.org_id, f.id, 'replayed-' || n.id, n.id::text, 'arm64', "
-      "$2::bigint, $2::bigint FROM unnest($1::uuid[]) AS n(id), (SELECT id, org_id FROM fleets "
-      "LIMIT 1) AS f",
-      Params().texts(ids).integer(keep_alive("").desired_version()));
+      "published_version) SELECT n.id, f.org_id, f.id, n.name, n.key, 'arm64', $4::bigint, "
+      "$4::bigint FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n(id, name, key), (SELECT id, "
+      "org_id FROM fleets LIMIT 1) AS f",
+      Params().texts(ids).texts(names).texts(keys).integer(version));
+}
+
+Task<std::vector<std::string>> World::insert_devices(std::int64_t count) {
+  std::vector<std::string> ids;
+  for (std::int64_t i = 0; i < count; ++i) ids.push_back(new_uuid());
+  co_await insert(ids, ids, ids, keep_alive("").desired_version());
   co_return ids;
 }
 
-// The sum of flock_device_messages_total over its kinds.
+Task<void> World::insert_simulated(const std::string& prefix, std::int64_t count) {
+  std::vector<std::string> ids, names, keys;
+  for (std::int64_t i = 0; i < count; ++i) {
+    ids.push_back(new_uuid());
+    names.push_back(agent::sim::name_of(prefix, i));
+    keys.push_back(agent::sim::key_of(agent::sim::Behaviour().seed, names.back()).public_pem());
+  }
+  co_await insert(ids, names, keys, 0);
+}
+
+// What the ingester itself adds to the time series counts as logs.
 Task<Stored> World::stored() {
   const net::Response response = co_await http_.get(options.ingester_metrics_url);
   Stored out;
   std::istringstream lines(response.body);
   for (std::string line; std::getline(lines, line);) {
     if (!line.starts_with("flock_device_messages_total{") ||
-        line.find("\"stored\"") == std::string::npos)
+        line.find("\"stored\"") == std::string::npos || line.find("\"logs\"") != std::string::npos)
       continue;
     const double value = std::stod(line.substr(line.rfind(' ')));
     out.all += value;
     if (line.find("\"telemetry\"") != std::string::npos) out.telemetry += value;
   }
   co_return out;
+}
+
+Task<bool> World::shows(const std::string& device, std::int64_t seq) {
+  const std::vector<DeviceId> ids{DeviceId::trusted(device)};
+  const auto values = co_await live_->get_reported(ids);
+  device::v1::ReportedState report;
+  co_return report.ParseFromString(values.at(0).value_or("")) && report.seq() >= seq;
 }
 
 Task<std::string> World::ask_clickhouse(std::string sql) {
@@ -152,6 +177,17 @@ Task<double> Meter::end(const char* what) {
   std::printf("\n  busiest: %s, %.0f %% of a core; all together %.0f %%\n",
               world_.processes.name(busiest).c_str(), most, all);
   co_return messages / seconds;
+}
+
+void print_time(const World& world, const std::vector<Usage>& before, std::int64_t devices) {
+  const std::vector<Usage> now = world.processes.now();
+  std::printf("  processor time a device:");
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    const double began = i < before.size() ? before[i].cpu_us : 0;
+    std::printf("%s %s %.2f ms", i == 0 ? "" : ",", world.processes.name(i).c_str(),
+                (now[i].cpu_us - began) / 1000 / static_cast<double>(devices));
+  }
+  std::printf("\n");
 }
 
 void print_memory(const World& world, const std::vector<Usage>* before, std::int64_t devices) {

@@ -9,6 +9,7 @@
 #include "mqtt/client.h"
 #include "net/http_client.h"
 #include "processes.h"
+#include "stores/live_state/live_state.h"
 #include "stores/postgres/database.h"
 
 namespace flock::bench {
@@ -26,7 +27,7 @@ struct ScaleOptions {
   void bind(config::Schema& schema);
 };
 
-// Messages of devices that the ingester has stored.
+// Messages of devices that the ingester has stored; those of them that are telemetry.
 struct Stored {
   double all = 0, telemetry = 0;
 };
@@ -39,7 +40,11 @@ class World {
   Task<std::int64_t> online();
   // Devices without connections, in the stack's one fleet; returns their ids.
   Task<std::vector<std::string>> insert_devices(std::int64_t count);
+  // So many that flock-sim, run with this prefix, finds registered already.
+  Task<void> insert_simulated(const std::string& prefix, std::int64_t count);
   Task<Stored> stored();
+  // Whether the live state of a device is this report or a later one.
+  Task<bool> shows(const std::string& device, std::int64_t seq);
   // One value of ClickHouse, or of PostgreSQL, as text.
   Task<std::string> ask_clickhouse(std::string sql);
   Task<std::string> ask_postgres(const char* sql);
@@ -48,9 +53,12 @@ class World {
   Processes processes;
 
  private:
+  Task<void> insert(const std::vector<std::string>& ids, const std::vector<std::string>& names,
+                    const std::vector<std::string>& keys, std::int64_t version);
   Executor executor_;
   postgres::Database db_;
   net::HttpClient http_;
+  std::unique_ptr<stores::LiveState> live_;
 };
 
 // Between its making and table(): what each process spent, and on how many messages.
@@ -72,5 +80,8 @@ class Meter {
 // devices in kB, too.
 void print_memory(const World& world, const std::vector<Usage>* before = nullptr,
                   std::int64_t devices = 0);
+
+// Processor time of each process since `before`, for each of so many devices.
+void print_time(const World& world, const std::vector<Usage>& before, std::int64_t devices);
 
 }  // namespace flock::bench

@@ -52,12 +52,31 @@ std::string line(const Counts& counts, std::int64_t count) {
   return text;
 }
 
+bool on_terminal() { return ::isatty(STDERR_FILENO) == 1; }
+// What takes the drawn line away.
+const char* fresh_line() { return on_terminal() ? "\r\033[K" : ""; }
+
+constexpr Duration kLook{250}, kRedraw{500}, kPrint{5000};
+
 // One line that is drawn again on a terminal; elsewhere a line each time that something changed.
+// Says once when all devices are there.
 Task<void> show(const Fleet& fleet, std::int64_t count) {
-  const bool terminal = ::isatty(STDERR_FILENO) == 1;
+  const bool terminal = on_terminal();
+  const SteadyPoint began = std::chrono::steady_clock::now();
+  SteadyPoint drawn = began;
   std::string last;
+  bool complete = false;
   for (;;) {
-    co_await sleep_for(Duration(terminal ? 500 : 5000));
+    co_await sleep_for(kLook);
+    const SteadyPoint now = std::chrono::steady_clock::now();
+    if (!complete && fleet.counts().connected >= count) {
+      complete = true;
+      std::fprintf(stderr, "%sall %lld devices are connected, after %.1f s\n", fresh_line(),
+                   static_cast<long long>(count),
+                   std::chrono::duration<double>(now - began).count());
+    }
+    if (now - drawn < (terminal ? kRedraw : kPrint)) continue;
+    drawn = now;
     std::string text = line(fleet.counts(), count);
     if (text == last) continue;
     std::fprintf(stderr, terminal ? "\r\033[K%s" : "%s\n", text.c_str());
@@ -96,15 +115,16 @@ int run(std::vector<std::string> arguments) {
   const auto live = [&]() -> Task<void> {
     asio::signal_set signals(loop.executor(), SIGTERM, SIGINT);
     signals.async_wait([&](const boost::system::error_code& error, int) {
-      if (!error) fleet.stop();
+      if (error) return;
+      std::fprintf(stderr, "%sthe devices say goodbye\n", fresh_line());
+      fleet.stop();
     });
     TaskScope display(loop.executor());
     display.spawn("display", show(fleet, count));
     co_await fleet.run();
     display.cancel();
     co_await display.join();
-    std::fprintf(stderr, "%s%s\n", ::isatty(STDERR_FILENO) == 1 ? "\r\033[K" : "",
-                 line(fleet.counts(), count).c_str());
+    std::fprintf(stderr, "%s%s\n", fresh_line(), line(fleet.counts(), count).c_str());
   };
   loop.run(live());
   return 0;

@@ -17,6 +17,8 @@ struct Credentials {
   Secret password;
 };
 
+inline constexpr std::uint32_t kAnyNumber = 0xFFFF'FFFF;
+
 struct ClientOptions {
   std::string url;  // mqtt://, mqtts://, ws://, wss://host:port[/path]
   std::shared_ptr<net::TlsContext> tls;
@@ -36,8 +38,9 @@ struct ClientOptions {
   std::uint16_t receive_maximum =
       256;  // QoS 1 deliveries that may wait for ack(): the back-pressure
   // More than this is a broker that cannot be trusted, and the end of the connection; 0: four times
-  // the receive maximum. Mosquitto 2.0.11 sends all that it has queued at the first ack(): who
-  // falls behind must let all of it come (65,535), or the next connection ends just the same.
+  // the receive maximum. At each ack() Mosquitto 2.0.11 sends a whole window more to who is behind,
+  // until all that it has queued is out, more than there are packet ids, which it then uses twice.
+  // Who may fall behind must let it come (kAnyNumber), or the next connection ends just the same.
   std::uint32_t unacknowledged_most = 0;
   std::size_t packet_bytes = 1 << 20;
   std::size_t queue_bytes =

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <set>
 
 #include "async/loop.h"
 #include "async/scope.h"
@@ -350,6 +351,73 @@ TEST_F(MqttBroker, HoldsBackWhatTheReceiverDoesNotAcknowledge) {
         co_await scope.join();
       },
       Duration(20'000));
+}
+
+// False when nothing came for a while.
+Task<bool> receives_more(const std::set<std::string>& seen, Event& tick) {
+  const std::size_t before = seen.size();
+  co_await tick.wait_for(Duration(500));
+  co_return seen.size() > before;
+}
+
+// A receiver that comes back to more than there are packet ids and is slow: each acknowledgement
+// lets Mosquitto send a whole window more.
+TEST_F(MqttBroker, TakesAQueueThatIsLongerThanThereArePacketIds) {
+  constexpr std::size_t kMessages = 90'000, kInFlight = 1000;
+  Mosquitto broker;
+  broker.start();
+  run_task(
+      [&]() -> Task<void> {
+        const Executor executor = co_await asio::this_coro::executor;
+        ClientOptions options = options_for(broker.url(), "behind");
+        options.receive_maximum = 1024;
+        options.unacknowledged_most = kAnyNumber;
+        Inbox nothing(executor);
+        {
+          Session before(executor, options);
+          co_await before.client.wait_connected();
+          co_await before.client.subscribe(make_subscription("much"), nothing.handler());
+          co_await before.drop();
+        }
+        Session sender(executor, options_for(broker.url()));
+        co_await sender.client.wait_connected();
+        TaskScope sending(executor);
+        for (std::size_t i = 0; i < kMessages; ++i) {
+          while (sending.size() >= kInFlight) co_await yield_now();
+          sending.spawn("publish", sender.client.publish(make_message("much", std::to_string(i))));
+        }
+        co_await sending.join();
+
+        Session receiver(executor, options);
+        int connections = 0;
+        receiver.client.on_connection(
+            [&](bool up, const std::string&) { connections += up ? 1 : 0; });
+        std::vector<Delivery> held;
+        std::set<std::string> seen;
+        bool holds = true;
+        co_await receiver.client.subscribe(make_subscription("much"), [&](Delivery delivery) {
+          seen.insert(delivery.message.payload);
+          if (holds)
+            held.push_back(std::move(delivery));
+          else
+            delivery.ack();
+        });
+        Event tick(executor);
+        for (std::size_t i = 0; i < 100; ++i) {
+          while (held.size() <= i) co_await tick.wait_for(Duration(5));
+          held[i].ack();
+          co_await tick.wait_for(Duration(5));
+        }
+        while (seen.size() < kMessages && co_await receives_more(seen, tick)) {
+        }
+        holds = false;
+        for (Delivery& delivery : held) delivery.ack();
+        while (seen.size() < kMessages) co_await tick.wait_for(Duration(20));
+        EXPECT_EQ(connections, 1);
+        co_await receiver.drop();
+        co_await sender.drop();
+      },
+      Duration(60'000));
 }
 
 TEST_F(MqttBroker, SendsTheWillOnlyWhenItGoesWithoutGoodbye) {

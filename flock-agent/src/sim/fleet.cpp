@@ -12,14 +12,12 @@
 namespace flock::agent::sim {
 namespace {
 
-constexpr std::int64_t kOtherFiles = 64;
-// Calls to the API at the same time are as many as devices start within their duration; their
-// connections come on top of the brokers'.
-constexpr std::int64_t kFilesPerDevice = 2;
+// Each device has a connection to the broker.
+constexpr std::int64_t kCallsAtOnce = 32, kOtherFiles = 64 + kCallsAtOnce;
 constexpr std::size_t kGoodbyesAtOnce = 256;
 
 void allow_files(std::int64_t devices) {
-  const auto wanted = static_cast<rlim_t>(devices * kFilesPerDevice + kOtherFiles);
+  const auto wanted = static_cast<rlim_t>(devices + kOtherFiles);
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
   if (limit.rlim_cur >= wanted) return;
@@ -50,6 +48,8 @@ struct Fleet::Impl {
     world.provisioning_key_file = options.provisioning_key_file;
     world.name_prefix = options.name_prefix;
     world.behaviour = options.behaviour;
+    world.calls =
+        std::make_unique<Gate>(executor, kCallsAtOnce, static_cast<std::size_t>(options.count));
     std::shared_ptr<net::TlsContext> tls;
     if (options.server.starts_with("https:")) {
       net::TlsOptions roots;

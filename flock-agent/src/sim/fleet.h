@@ -13,7 +13,7 @@ namespace flock::agent::sim {
 struct FleetOptions {
   std::string server, provisioning_key_file, ca_file, name_prefix = "sim";
   std::int64_t count = 50;
-  std::int64_t start_per_second = 200;  // how fast devices come
+  std::int64_t start_per_second = 1000;  // how fast devices come; the server may be slower
   Behaviour behaviour;
 };
 

@@ -24,17 +24,11 @@ constexpr std::size_t kQueueBytes = 256 * 1024;
 SteadyPoint steady_now() { return std::chrono::steady_clock::now(); }
 std::int64_t unix_now() { return to_unix_ms(system_clock().now()); }
 
-std::string name_of(const World& world, int index) {
-  std::string number = std::to_string(index);
-  number.insert(0, number.size() < 5 ? 5 - number.size() : 0, '0');
-  return world.name_prefix + "-" + number;
-}
-
 IdentityOptions identity_of(const World& world, int index) {
   IdentityOptions options;
   options.server = world.server;
   options.provisioning_key_file = world.provisioning_key_file;
-  options.name = name_of(world, index);
+  options.name = name_of(world.name_prefix, index);
   options.agent_version = "0.1.0-sim";
   options.hardware.set_architecture("amd64");
   options.hardware.set_os("Simulated Linux");
@@ -43,11 +37,21 @@ IdentityOptions identity_of(const World& world, int index) {
   options.hardware.set_memory_bytes(2LL << 30);
   options.hardware.set_cpus(4);
   options.client = world.http;
-  options.key = crypto::Key::from_seed(std::to_string(world.behaviour.seed) + "/" + options.name);
+  options.key = key_of(world.behaviour.seed, options.name);
   return options;
 }
 
 }  // namespace
+
+std::string name_of(const std::string& prefix, std::int64_t index) {
+  std::string number = std::to_string(index);
+  number.insert(0, number.size() < 5 ? 5 - number.size() : 0, '0');
+  return prefix + "-" + number;
+}
+
+crypto::Key key_of(std::uint64_t seed, const std::string& name) {
+  return crypto::Key::from_seed(std::to_string(seed) + "/" + name);
+}
 
 VirtualDevice::VirtualDevice(Executor executor, World& world, int index)
     : executor_(executor),
@@ -80,6 +84,7 @@ Task<void> VirtualDevice::join() {
   Backoff backoff(Duration(500), Duration(30'000));
   for (;;) {
     try {
+      const Gate::Pass pass = co_await world_.calls->enter();
       co_await identity_.token();
       break;
     } catch (const Error& error) {
@@ -116,6 +121,7 @@ void VirtualDevice::start_session() {
   options.will->payload = lost.SerializeAsString();
   options.will_delay = kWillDelay;
   options.credentials = [this]() -> Task<mqtt::Credentials> {
+    const Gate::Pass pass = co_await world_.calls->enter();
     const std::string token = co_await identity_.token();
     co_return mqtt::Credentials{identity_.device_id(), Secret(token)};
   };

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "async/event.h"
+#include "async/gate.h"
 #include "async/scope.h"
 #include "link/identity.h"
 #include "mqtt/client.h"
@@ -14,6 +15,11 @@
 #include "sim/behaviour.h"
 
 namespace flock::agent::sim {
+
+// "PREFIX-00042".
+std::string name_of(const std::string& prefix, std::int64_t index);
+// The same for the same seed and name, in every run.
+crypto::Key key_of(std::uint64_t seed, const std::string& name);
 
 // What all devices of one fleet did so far.
 struct Counts {
@@ -29,6 +35,8 @@ struct World {
   std::string server, provisioning_key_file, name_prefix;
   Behaviour behaviour;
   std::function<net::ClientOptions()> http;
+  // Calls to the API: more at once would only wait there, and be refused.
+  std::unique_ptr<Gate> calls;
   // One for all, made when the first device learns the broker's CA.
   std::shared_ptr<net::TlsContext> broker_tls;
   std::string broker_ca;

@@ -134,7 +134,7 @@ class TargetThread {
     options.backoff_max = Duration(5000);
     options.queue_bytes = 32 << 20;
     options.receive_maximum = 1024;
-    options.unacknowledged_most = 65'535;
+    options.unacknowledged_most = mqtt::kAnyNumber;
     if (entry_.name == "audit") {
       // No replica's name: a second writer takes the session over instead of splitting the chains.
       // The session never ends by itself: what it holds was promised to be written.

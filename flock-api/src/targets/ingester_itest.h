@@ -55,7 +55,7 @@ struct Servers {
     options.backoff_first = options.backoff_max = Duration(50);
     // A session that outlives its test would keep its share of every shared subscription.
     options.session_expiry = Duration(0);
-    options.unacknowledged_most = 65'535;  // as the process has it
+    options.unacknowledged_most = mqtt::kAnyNumber;  // as the process has it
     return options;
   }
 };
