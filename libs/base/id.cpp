@@ -34,12 +34,23 @@ Tick next_tick() {
   return last;
 }
 
+// Fetched for many ids at once: each request has one, and a system call costs more than all else
+// here. No program of ours goes on after a fork.
+std::array<unsigned char, 16> random_block() {
+  thread_local std::array<std::array<unsigned char, 16>, 32> blocks;
+  thread_local std::size_t left = 0;
+  if (left == 0) {
+    random_bytes(blocks.data(), sizeof blocks);
+    left = blocks.size();
+  }
+  return blocks[--left];
+}
+
 }  // namespace
 
 std::string new_uuid() {
   const Tick tick = next_tick();
-  std::array<unsigned char, 16> bytes;
-  random_bytes(bytes.data(), bytes.size());
+  std::array<unsigned char, 16> bytes = random_block();
   for (int i = 0; i < 6; ++i) {
     bytes[static_cast<std::size_t>(i)] =
         static_cast<unsigned char>(tick.milliseconds >> (8 * (5 - i)));
