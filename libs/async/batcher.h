@@ -42,7 +42,7 @@ class Batcher {
       if (me->leads)
         co_await yield_now();
       else
-        co_await me->woken.wait();
+        co_await me->woken.wait_for(Duration::max());  // one frame less than wait()
     } catch (...) {
       give_up(lane, me);
       throw;

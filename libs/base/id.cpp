@@ -52,12 +52,23 @@ std::string text_of(std::uint64_t milliseconds, std::array<unsigned char, 16> by
   return text;
 }
 
+// Fetched for many ids at once: each request has one, and a system call costs more than all else
+// here. No program of ours goes on after a fork.
+std::array<unsigned char, 16> random_block() {
+  thread_local std::array<std::array<unsigned char, 16>, 32> blocks;
+  thread_local std::size_t left = 0;
+  if (left == 0) {
+    random_bytes(blocks.data(), sizeof blocks);
+    left = blocks.size();
+  }
+  return blocks[--left];
+}
+
 }  // namespace
 
 std::string new_uuid() {
   const Tick tick = next_tick();
-  std::array<unsigned char, 16> bytes;
-  random_bytes(bytes.data() + 6, bytes.size() - 6);
+  std::array<unsigned char, 16> bytes = random_block();
   bytes[6] = static_cast<unsigned char>(tick.counter >> 8);
   bytes[7] = static_cast<unsigned char>(tick.counter);
   return text_of(tick.milliseconds, bytes);

@@ -135,6 +135,8 @@ void authorize(const Operation& operation, const Principal& who) {
                       "; an admin or owner can change it: flock members");
 }
 
+Task<net::Reply> ready(net::Reply reply) { co_return reply; }
+
 // The names of constraints and the places of servers are in the log, not in an answer.
 bool is_internal(const Error& error) {
   for (const auto& [key, value] : error.context()) {
@@ -271,8 +273,13 @@ Task<net::Reply> Context::answer(const Operation& operation, const Route& route,
   co_return reply;
 }
 
+// No coroutine of its own: whatever it throws, the server awaits it in the same place.
 Task<net::Reply> Context::handle(net::Request request) {
-  check_text(request.path(), "the path");
+  const bool plain = request.raw_path().find('%') == std::string_view::npos;
+  if (plain)
+    check_text(request.raw_path(), "the path");
+  else
+    check_text(request.path(), "the path");
   for (const auto& [key, value] : request.query_items()) {
     check_text(key, "the query");
     check_text(value, "the query");
@@ -287,13 +294,13 @@ Task<net::Reply> Context::handle(net::Request request) {
     reply.response.headers.add("Allow", allowed);
     finish_problem(request, request_id(request), reply.response,
                    {{"code", "method_not_allowed"}, {"detail", "allowed here: " + allowed}});
-    co_return reply;
+    return ready(std::move(reply));
   }
   if (match.route == nullptr)
     throw Error(Code::kNotFound, "there is no such path")
         .with("path", request.path())
         .hint("GET /v1/openapi.json lists them all");
-  co_return co_await match.route->handler(std::move(request), std::move(match.parameters));
+  return match.route->handler(std::move(request), std::move(match.parameters));
 }
 
 std::string request_id(const net::Request& request) {

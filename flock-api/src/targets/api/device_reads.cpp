@@ -78,17 +78,16 @@ struct DeviceReads::Impl {
   Task<Devices> unchanged(postgres::Scope scope, const std::vector<std::string>& ids) {
     const SteadyPoint now = std::chrono::steady_clock::now();
     Devices devices(ids.size());
-    std::vector<std::string> held, fleets;
+    std::vector<std::string> fleets;
     for (std::size_t i = 0; i < ids.size(); ++i) {
       const auto found = kept.find(ids[i]);
       if (found == kept.end() || found->second->until < now) continue;
       devices[i] = found->second;
-      held.push_back(ids[i]);
       if (std::find(fleets.begin(), fleets.end(), devices[i]->fleet_id) == fleets.end())
         fleets.push_back(devices[i]->fleet_id);
     }
-    if (held.empty()) co_return devices;
-    Params params = Params().text(scope.org()).texts(held).texts(fleets);
+    if (fleets.empty()) co_return devices;
+    Params params = Params().text(scope.org()).texts(ids).texts(fleets);
     const postgres::Rows rows =
         co_await db.query(std::move(scope), sql::kDeviceVersions, std::move(params));
     std::unordered_map<std::string_view, std::string_view> versions;
@@ -151,7 +150,7 @@ DeviceReads::~DeviceReads() = default;
 
 Task<FoundDevicePtr> DeviceReads::find(postgres::Scope scope, std::string id) {
   std::string lane = scope.org() + scope.fleets();
-  co_return co_await impl_->batcher.ask(std::move(lane), {std::move(scope), std::move(id)});
+  return impl_->batcher.ask(std::move(lane), {std::move(scope), std::move(id)});
 }
 
 }  // namespace flock::targets::api
