@@ -135,25 +135,35 @@ Draft read_deployment(std::string_view payload) {
   return event;
 }
 
+// What a step made of a rollout, or "". A step that leaves it running is told by its own name.
+std::string rollout_turn(std::string_view step, std::string_view state) {
+  static constexpr std::pair<std::string_view, const char*> kSteps[] = {
+      {"BEGIN", "rollout.started"},    {"NEXT_STAGE", "rollout.stage_advanced"},
+      {"approve", "rollout.approved"}, {"resume", "rollout.resumed"},
+      {"advance", "rollout.resumed"},  {"finish", "rollout.resumed"}};
+  static constexpr std::pair<std::string_view, const char*> kStates[] = {
+      {"PAUSED", "rollout.paused"},           {"ROLLING_BACK", "rollout.rolling_back"},
+      {"COMPLETED", "rollout.completed"},     {"FAILED", "rollout.failed"},
+      {"ROLLED_BACK", "rollout.rolled_back"}, {"ABORTED", "rollout.aborted"},
+      {"SUPERSEDED", "rollout.superseded"}};
+  for (const auto& [name, type] : kSteps)
+    if (name == step) return type;
+  for (const auto& [name, type] : kStates)
+    if (name == state) return type;
+  return "";
+}
+
 Draft read_rollout(std::string_view payload) {
   const auto message = parse<in::RolloutState>(payload);
   Draft event;
-  if (message.state() == "RUNNING") {
-    event.type = "rollout.started";
-  } else if (message.state() == "COMPLETED") {
-    event.type = "rollout.completed";
-  } else if (message.state() == "FAILED") {
-    event.type = "rollout.failed";
-  } else if (message.state() == "SUPERSEDED") {
-    event.type = "rollout.superseded";
-  } else {
-    refuse("a rollout has no such state");
-  }
+  event.type = rollout_turn(message.step(), message.state());
+  if (event.type.empty()) refuse("a rollout has no such state");
   event.about = About::kRollout;
   event.org = message.org_id();
   event.subject = message.rollout_id();
   event.at_ms = message.at_ms();
   if (!message.reason().empty()) event.said["reason"] = message.reason();
+  if (message.stage() > 0) event.said["stage"] = message.stage();
   return event;
 }
 
@@ -241,12 +251,14 @@ CustomerEvent customer_event(InternalEvent event, const EventSubject& subject) {
 
 const std::vector<std::string_view>& customer_event_types() {
   static const std::vector<std::string_view> types = {
-      "command.done",         "command.expired",    "command.failed",
-      "command.started",      "deployment.created", "device.clone_suspected",
-      "device.deregistered",  "device.offline",     "device.online",
-      "device.registered",    "device.revoked",     "device.service_exited",
-      "device.state_changed", "rollout.completed",  "rollout.failed",
-      "rollout.started",      "rollout.superseded"};
+      "command.done",           "command.expired",     "command.failed",
+      "command.started",        "deployment.created",  "device.clone_suspected",
+      "device.deregistered",    "device.offline",      "device.online",
+      "device.registered",      "device.revoked",      "device.service_exited",
+      "device.state_changed",   "rollout.aborted",     "rollout.approved",
+      "rollout.completed",      "rollout.failed",      "rollout.paused",
+      "rollout.resumed",        "rollout.rolled_back", "rollout.rolling_back",
+      "rollout.stage_advanced", "rollout.started",     "rollout.superseded"};
   return types;
 }
 

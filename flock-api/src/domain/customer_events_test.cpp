@@ -65,8 +65,10 @@ std::string membership(const char* reason) {
   return message.SerializeAsString();
 }
 
-std::string rollout(const char* state, const char* reason) {
+std::string rollout(const char* state, const char* reason, const char* step = "END") {
   in::RolloutState message;
+  message.set_step(step);
+  message.set_stage(2);
   message.set_org_id(kOrg);
   message.set_rollout_id(kRollout);
   message.set_state(state);
@@ -154,7 +156,18 @@ std::vector<Case> cases() {
       {"command.failed", "device/command", command(CommandResult::FAILED, "no such service")},
       {"command.expired", "device/command", command(CommandResult::EXPIRED, "")},
       {"deployment.created", "deployment/created", deployment()},
-      {"rollout.started", "rollout/state", rollout("RUNNING", "")},
+      {"rollout.started", "rollout/state", rollout("RUNNING", "it begins", "BEGIN")},
+      {"rollout.stage_advanced", "rollout/state",
+       rollout("RUNNING", "stage 1 of 3 is done", "NEXT_STAGE")},
+      {"rollout.approved", "rollout/state", rollout("SCHEDULED", "it was approved", "approve")},
+      {"rollout.paused", "rollout/state",
+       rollout("PAUSED", "failed 20 % of 10 devices, at most 10 %", "PAUSE")},
+      {"rollout.resumed", "rollout/state",
+       rollout("RUNNING", "an operator let it go on", "resume")},
+      {"rollout.rolling_back", "rollout/state",
+       rollout("ROLLING_BACK", "3 of 10 devices failed", "ROLL_BACK")},
+      {"rollout.rolled_back", "rollout/state", rollout("ROLLED_BACK", "3 of 10 devices failed")},
+      {"rollout.aborted", "rollout/state", rollout("ABORTED", "an operator aborted it", "abort")},
       {"rollout.completed", "rollout/state", rollout("COMPLETED", "")},
       {"rollout.failed", "rollout/state", rollout("FAILED", "3 of 10 devices failed")},
       {"rollout.superseded", "rollout/state", rollout("SUPERSEDED", "")},
@@ -246,7 +259,7 @@ TEST(CustomerEvents, SayWhyAMessageCannotBeRead) {
   nobody.set_org_id(kOrg);
   EXPECT_EQ(why_not("device/presence", nobody.SerializeAsString()),
             "it does not say what it is about");
-  EXPECT_EQ(why_not("rollout/state", rollout("PAUSED", "")), "a rollout has no such state");
+  EXPECT_EQ(why_not("rollout/state", rollout("FLYING", "")), "a rollout has no such state");
   EXPECT_EQ(why_not("device/command", command(CommandResult::STATE_UNSPECIFIED, "")),
             "a command has no such state");
   auto unnamed = of_device<in::CommandResulted>();

@@ -1,51 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-#include <random>
-
 #include "base/error.h"
 #include "domain/desired.h"
-#include "domain/rollout.h"
+#include "domain/device_progress.h"
 
 namespace flock::domain {
 namespace {
-
-TEST(RolloutJudge, FollowsTheTable) {
-  const std::tuple<RolloutCounts, double, Verdict> cases[] = {
-      {{0, 0, 0, 0}, 1, Verdict::kComplete},    {{3, 0, 0, 0}, 1, Verdict::kContinue},
-      {{3, 3, 0, 0}, 1, Verdict::kComplete},    {{3, 2, 1, 0}, 1, Verdict::kComplete},
-      {{3, 0, 3, 0}, 1, Verdict::kFail},        {{3, 0, 1, 0}, 1, Verdict::kContinue},
-      {{3, 0, 1, 0}, 0, Verdict::kFail},        {{4, 2, 1, 0}, 0.2, Verdict::kFail},
-      {{4, 2, 1, 0}, 0.25, Verdict::kContinue}, {{2, 0, 0, 2}, 1, Verdict::kSuperseded},
-      {{2, 1, 0, 1}, 1, Verdict::kComplete},    {{2, 0, 1, 1}, 1, Verdict::kFail},
-  };
-  for (const auto& [counts, ratio, wanted] : cases) {
-    EXPECT_EQ(judge(counts, ratio, "x").verdict, wanted)
-        << counts.total << counts.confirmed << counts.failed << counts.superseded << " " << ratio;
-  }
-  EXPECT_EQ(judge({2, 0, 2, 0}, 1, "image_pull_failed: no").reason,
-            "2 of 2 devices failed: image_pull_failed: no");
-}
-
-// Whatever the order of events, a rollout whose devices all settle ends, and it never completes
-// with an open device.
-TEST(RolloutJudge, AlwaysEndsAndNeverTooEarly) {
-  const unsigned seed = std::random_device()();
-  SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937 random(seed);
-  for (int round = 0; round < 2000; ++round) {
-    RolloutCounts counts;
-    counts.total = 1 + random() % 8;
-    const double ratio = static_cast<double>(random() % 5) / 4;
-    while (counts.open() > 0) {
-      const Verdict before = judge(counts, ratio, "").verdict;
-      EXPECT_TRUE(before == Verdict::kContinue || (before == Verdict::kFail && counts.failed > 0));
-      std::int64_t* settled[] = {&counts.confirmed, &counts.failed, &counts.superseded};
-      ++*settled[random() % 3];
-    }
-    EXPECT_NE(judge(counts, ratio, "").verdict, Verdict::kContinue);
-  }
-}
 
 device::v1::DesiredState wanted() {
   workload::Workload workload;
@@ -77,6 +38,13 @@ TEST(Progress, ConfirmsOnlyWithProof) {
   service->set_health(State::HEALTHY);
   service->set_image_digest("sha256:other");
   EXPECT_EQ(progress_of(report, desired).state, "SOAKING");
+  EXPECT_FALSE(progress_of(report, desired).unhealthy);
+  service->set_health(State::UNHEALTHY);
+  service->set_restart_count(kLoop);
+  EXPECT_TRUE(progress_of(report, desired).unhealthy);
+  EXPECT_TRUE(progress_of(report, desired).restarting);
+  service->set_name("of another release");
+  EXPECT_FALSE(progress_of(report, desired).restarting);
   report.set_desired_version(6);
   EXPECT_EQ(progress_of(report, desired).state, "");
 }

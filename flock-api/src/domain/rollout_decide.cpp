@@ -209,11 +209,9 @@ class Look {
 
   std::string completed_text() const {
     const std::int64_t judged = counts_.reached() + counts_.waiting();
-    std::string text = counts_.failed > 0 ? failure_text(counts_.failed, judged) : "";
-    if (away() > 0) {
-      if (!text.empty()) text += "; ";
-      text += devices(away()) + are(away()) + "offline and will follow";
-    }
+    std::string text = counts_.failed > 0 ? failure_text(counts_.failed, judged)
+                                          : devices(counts_.confirmed) + " confirmed";
+    if (away() > 0) text += "; " + devices(away()) + are(away()) + "offline and will follow";
     return text;
   }
 

@@ -34,11 +34,11 @@ TEST(RolloutPlan, FaultsSayWhere) {
   std::vector<std::string> at;
   for (const PlanFault& fault : faults_of(plan)) at.push_back(fault.pointer);
   EXPECT_EQ(
-      at, (std::vector<std::string>{"/stages/1/share", "/stages/2/share", "/stages/2/share",
+      at, (std::vector<std::string>{"/stages/1/percent", "/stages/2/percent", "/stages/2/percent",
                                     "/stages/3/count", "/gates/0/limit", "/gates/1/sample",
                                     "/gates/1/in_a_row", "/gates/1/signal", "/max_failed_ratio"}));
   plan.stages = {{.share = 0.5}};
-  EXPECT_EQ(faults_of(plan).front().pointer, "/stages/0/share");
+  EXPECT_EQ(faults_of(plan).front().pointer, "/stages/0/percent");
   plan.stages.clear();
   EXPECT_EQ(faults_of(plan).front().pointer, "/stages");
 }

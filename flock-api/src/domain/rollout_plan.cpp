@@ -31,7 +31,7 @@ void check_stages(const RolloutPlan& plan, std::vector<PlanFault>& faults) {
     const std::string at = "/stages/" + std::to_string(i);
     if (stage.count < 0) faults.push_back({at + "/count", "must be at least 1"});
     if (stage.count == 0 && !(stage.share > 0 && stage.share <= 1))
-      faults.push_back({at + "/share", "must be above 0 and at most 1"});
+      faults.push_back({at + "/percent", "must be above 0 and at most 100"});
     if (stage.soak < Duration(0) || stage.soak > kLongestSoak)
       faults.push_back({at + "/soak", "must be at most " + to_string(kLongestSoak)});
     if (i == 0) continue;
@@ -39,12 +39,12 @@ void check_stages(const RolloutPlan& plan, std::vector<PlanFault>& faults) {
     if (stage.count > 0 && before.count > 0 && stage.count <= before.count)
       faults.push_back({at + "/count", "must be above that of the stage before it"});
     if (stage.count == 0 && before.count == 0 && stage.share <= before.share)
-      faults.push_back({at + "/share", "must be above that of the stage before it"});
+      faults.push_back({at + "/percent", "must be above that of the stage before it"});
   }
   const Stage& last = plan.stages.back();
   if (last.count > 0 || last.share < 1)
-    faults.push_back({"/stages/" + std::to_string(plan.stages.size() - 1) + "/share",
-                      "the last stage must reach every device: its share must be 1"});
+    faults.push_back({"/stages/" + std::to_string(plan.stages.size() - 1) + "/percent",
+                      "the last stage must reach every device: 100"});
 }
 
 void check_gates(const RolloutPlan& plan, std::vector<PlanFault>& faults) {

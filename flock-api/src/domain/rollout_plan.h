@@ -65,7 +65,7 @@ struct RolloutPlan {
 inline constexpr std::size_t kMaxStages = 50, kMaxGates = 20;
 
 struct PlanFault {
-  std::string pointer;  // into the strategy, as "/stages/1/share"
+  std::string pointer;  // into the strategy, as "/stages/1/percent"
   std::string what;
 };
 // Everything that is wrong with a plan; empty when it can be carried out.

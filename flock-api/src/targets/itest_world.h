@@ -34,6 +34,7 @@ class World {
   Task<bj::value> post(std::string path, bj::object body);
   Task<std::string> make(std::string resource, const std::string& operation);
   Task<std::string> make_device();
+  Task<std::string> rollout_for(std::string operation);
   Task<std::string> make_member();
   Task<std::string> make_draft();
   Task<std::string> make_request();

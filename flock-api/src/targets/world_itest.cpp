@@ -16,6 +16,7 @@ std::string place_of(const Operation& operation) {
   for (const char* id : {"undeleteDevice", "replaceRelease", "finalizeRelease"}) {
     if (operation.id == id) return id;
   }
+  if (operation.pattern.starts_with("/v1/rollouts/{id}/actions/")) return operation.id;
   return operation.pattern.substr(0, operation.pattern.find("/{"));
 }
 
@@ -81,7 +82,7 @@ Task<void> World::roll_out() {
     const bj::value page = co_await api_.call("GET", "/v1/rollouts");
     if (page.at("items").as_array().empty()) co_return false;
     rollout_ = text(page.at_pointer("/items/0"), "id");
-    co_return text(page.at_pointer("/items/0"), "state") != "RUNNING";
+    co_return page.at_pointer("/items/0").as_object().contains("ended_at");
   });
   co_await backend_.targets.back()->drain();
   co_await backend_.targets.back()->stop();
@@ -163,6 +164,7 @@ Task<std::string> World::make(std::string place, const std::string& operation) {
   if (place == "/v1/operations") co_return operation_;
   if (place == "/v1/deployments") co_return deployment_;
   if (place == "/v1/rollouts") co_return rollout_;
+  if (place.ends_with("Rollout")) co_return co_await rollout_for(place);
   if (place == "/v1/members") co_return co_await make_member();
   if (place == "/v1/devices") co_return co_await make_device();
   if (place == "/v1/device-requests") co_return co_await make_request();
@@ -187,6 +189,21 @@ Task<std::string> World::make(std::string place, const std::string& operation) {
   if (body.empty())
     throw Error(Code::kInternal, "nothing is made for this path").with("operation", operation);
   co_return text(co_await post(place, std::move(body)), "id");
+}
+
+// In a state in which it can be told to do this, by somebody who did not make it.
+Task<std::string> World::rollout_for(std::string operation) {
+  const std::string state = operation == "approveRollout"    ? "AWAITING_APPROVAL"
+                            : operation == "resumeRollout"   ? "PAUSED"
+                            : operation == "rollBackRollout" ? "COMPLETED"
+                                                             : "RUNNING";
+  co_await backend_.db.query(
+      postgres::Scope::system(),
+      "WITH other AS (UPDATE deployments SET created_by = 'user:ada' WHERE rollout_id = $1::uuid) "
+      "UPDATE rollouts SET state = $2, progress = '{}', ended_at = CASE WHEN $2 = 'COMPLETED' THEN "
+      "now() END WHERE id = $1::uuid",
+      postgres::Params().text(rollout_).text(state));
+  co_return rollout_;
 }
 
 Task<std::string> World::path_for(const Operation& operation,

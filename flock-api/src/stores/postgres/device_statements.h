@@ -76,9 +76,9 @@ inline constexpr const char* kDeviceClearClone =
 inline constexpr const char* kMoveLeave =
     "UPDATE rollout_devices x SET state = 'SUPERSEDED', reason = 'the device moved to another "
     "fleet', updated_at = now() FROM rollouts r, devices d WHERE x.org_id = $1 AND x.device_id = "
-    "ANY($2::uuid[]) AND r.id = x.rollout_id AND r.state = 'RUNNING' AND d.id = x.device_id AND "
+    "ANY($2::uuid[]) AND r.id = x.rollout_id AND r.ended_at IS NULL AND d.id = x.device_id AND "
     "r.fleet_id = d.fleet_id AND d.fleet_id <> $3::uuid AND x.state NOT IN ('CONFIRMED', 'FAILED', "
-    "'SUPERSEDED')";
+    "'SUPERSEDED', 'SKIPPED', 'ROLLED_BACK', 'ROLLBACK_FAILED')";
 // It may have been in the fleet before, and runs its release anew.
 inline constexpr const char* kMoveForget =
     "DELETE FROM rollout_devices x USING fleets f, deployments p, devices d WHERE x.org_id = $1 "

@@ -23,13 +23,4 @@ inline constexpr const char* kSubjectDeployments =
     "p.org_id AND l.id = p.release_id LEFT JOIN fleets f ON f.org_id = p.org_id AND f.id = "
     "p.fleet_id";
 
-// Rollouts that began or ended and of which that was not told yet.
-inline constexpr const char* kRolloutsUntold =
-    "SELECT org_id, id, state, told_state, coalesce(reason, '') AS reason, flock_ms(created_at) AS "
-    "created_at, flock_ms(ended_at) AS ended_at FROM rollouts WHERE told_state IS NULL OR "
-    "(ended_at "
-    "IS NOT NULL AND told_state <> state) ORDER BY id LIMIT 200";
-inline constexpr const char* kRolloutTold =
-    "UPDATE rollouts SET told_state = $3 WHERE org_id = $1 AND id = $2";
-
 }  // namespace flock::postgres::sql

@@ -64,10 +64,11 @@ inline constexpr const char* kStaleRebuilt =
 // A device that is still on its way goes back to the start; one that is settled stays so, but what
 // it says from now on is about the new version.
 inline constexpr const char* kRolloutFollows =
-    "UPDATE rollout_devices x SET desired_version = $4::bigint, state = CASE WHEN x.state IN "
-    "('CONFIRMED', 'FAILED', 'SUPERSEDED') THEN x.state ELSE 'PENDING' END, updated_at = now() "
-    "FROM rollouts r WHERE x.org_id = $1 AND x.device_id = $2 AND x.rollout_id = $3::uuid AND r.id "
-    "= x.rollout_id AND r.state = 'RUNNING' RETURNING 1 AS ok";
+    "UPDATE rollout_devices SET desired_version = $4::bigint, state = CASE WHEN state IN "
+    "('DELIVERED', 'DOWNLOADING', 'STARTING', 'SOAKING') THEN 'PENDING' ELSE state END, updated_at "
+    "= now() WHERE org_id = $1 AND device_id = $2 AND rollout_id = $3::uuid AND desired_version > "
+    "0 "
+    "RETURNING 1 AS ok";
 
 // --- Devices that are gone
 inline constexpr const char* kDevicesToClear =

@@ -434,6 +434,13 @@ Page read_page(const net::Request& request) {
   return page;
 }
 
+std::int64_t number_after(const Page& page) {
+  const bool is_key =
+      page.after.size() <= 18 && page.after.find_first_not_of("0123456789") == std::string::npos;
+  if (!is_key) throw bad_parameter("page_token", "it is not one of ours");
+  return page.after.empty() ? 0 : std::stoll(page.after);
+}
+
 net::Reply list_reply(bj::array items, const Page& page, std::string_view key) {
   std::string next;
   if (static_cast<std::int64_t>(items.size()) > page.size) {

@@ -135,6 +135,8 @@ struct Page {
 };
 Page read_page(const net::Request& request);
 std::int64_t read_page_size(const net::Request& request);
+// The same key of a list that is numbered; 0 at its beginning. Throws for what no list has given.
+std::int64_t number_after(const Page& page);
 // {"items": [...], "next_page_token"}; `items` may hold one more than the page, which says that
 // there is another.
 net::Reply list_reply(bj::array items, const Page& page, std::string_view key = "id");
@@ -169,6 +171,7 @@ void add_provisioning_key_routes(Context& context);
 void add_device_request_routes(Context& context);
 void add_subscription_routes(Context& context);
 void add_release_routes(Context& context);
+void add_deployment_routes(Context& context);
 void add_rollout_routes(Context& context);
 void add_event_routes(Context& context);
 void add_command_routes(Context& context);

@@ -160,20 +160,15 @@ Task<net::Reply> update_device(Call& call) {
 Task<net::Reply> list_history(Call& call) {
   allow_query(call.request, {"page_size", "page_token"});
   const Page page = read_page(call.request);
-  const bool is_key =
-      page.after.size() <= 18 && page.after.find_first_not_of("0123456789") == std::string::npos;
-  if (!is_key) throw bad_parameter("page_token", "it is not one of ours");
+  const std::int64_t after = number_after(page);
   std::string id = call.parameter("id");
   const bool known =
       is_uuid(id) &&
       !(co_await call.query(sql::kDeviceAny, Params().text(call.org()).text(id))).empty();
   if (!known) id = text_of(co_await find_device(call, id), "id");
-  const auto rows = co_await call.query(
-      sql::kDeviceHistory, Params()
-                               .text(call.org())
-                               .text(id)
-                               .integer(page.after.empty() ? 0 : std::stoll(page.after))
-                               .integer(page.size + 1));
+  const auto rows =
+      co_await call.query(sql::kDeviceHistory,
+                          Params().text(call.org()).text(id).integer(after).integer(page.size + 1));
   bj::array items;
   for (const Row& row : rows.rows) {
     bj::object item{{"id", row.text("id")},

@@ -9,9 +9,11 @@
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "metrics/metrics.h"
+#include "services/desired_states.h"
 #include "services/release_retention.h"
 #include "services/retention.h"
 #include "services/rollout_driver.h"
+#include "services/rollout_engine.h"
 #include "stores/postgres/count_statements.h"
 #include "targets/target.h"
 
@@ -32,6 +34,8 @@ class SchedulerTarget final : public Target {
   explicit SchedulerTarget(Parts parts)
       : parts_(std::move(parts)),
         driver_(parts_.db, parts_.live, parts_.bus, keys_of(parts_)),
+        desired_(parts_.db, parts_.bus, keys_of(parts_)),
+        engine_(parts_.db, parts_.bus),
         audit_(parts_.bus),
         scope_(parts_.executor),
         wake_(parts_.executor) {
@@ -45,7 +49,7 @@ class SchedulerTarget final : public Target {
       reports_.push_back(std::move(delivery));
       arrival_.set();
     });
-    for (const char* what : {"deployment/created", "variables/changed"}) {
+    for (const char* what : {"deployment/created", "rollout/ordered", "variables/changed"}) {
       mqtt::Subscription hints;
       hints.filter = std::string("flock/internal/v1/") + what;
       co_await parts_.bus.subscribe(hints, [this](mqtt::Delivery delivery) {
@@ -123,14 +127,15 @@ class SchedulerTarget final : public Target {
     SteadyPoint retire_at = std::chrono::steady_clock::now() + kRetireEvery;
     for (int round = 0;; ++round) {
       wake_.reset();
-      co_await step("executing deployments", driver_.execute_deployments());
-      co_await step("adopting latecomers", driver_.adopt_latecomers());
-      co_await step("making desired states anew", driver_.rebuild_stale());
+      co_await step("beginning deployments", engine_.begin_deployments());
+      co_await step("adopting newcomers", engine_.adopt_newcomers());
+      co_await step("advancing rollouts", engine_.advance());
+      co_await step("telling of rollouts", driver_.tell_turns());
+      co_await step("making desired states", desired_.make_begun());
+      co_await step("making desired states anew", desired_.rebuild_stale());
       co_await step("publishing desired state", driver_.publish_desired());
       co_await step("clearing desired states", driver_.clear_removed());
       if (round % kRereadEvery == 0) co_await step("rereading reports", driver_.reread_reports());
-      co_await step("judging rollouts", driver_.judge());
-      co_await step("telling of rollouts", driver_.tell_states());
       if (std::chrono::steady_clock::now() >= count_at) {
         co_await step("counting for the metrics", count());
         count_at = std::chrono::steady_clock::now() + kCountEvery;
@@ -149,8 +154,9 @@ class SchedulerTarget final : public Target {
       metrics::Gauge("flock_devices", "Devices that may come in, by presence.", {{"state", state}})
           .set(static_cast<double>(devices.rows.front().integer(state)));
     const auto rollouts = co_await parts_.db.query(Scope::system(), postgres::sql::kRolloutCounts);
-    std::map<std::string, std::int64_t> states{
-        {"RUNNING", 0}, {"COMPLETED", 0}, {"FAILED", 0}, {"SUPERSEDED", 0}};
+    std::map<std::string, std::int64_t> states;
+    for (int i = 0; i <= static_cast<int>(domain::RolloutState::kSuperseded); ++i)
+      states[std::string(name_of(static_cast<domain::RolloutState>(i)))] = 0;
     for (const auto& row : rollouts.rows) states[row.text("state")] = row.integer("count");
     for (const auto& [state, number] : states)
       metrics::Gauge("flock_rollouts", "Rollouts, by state.", {{"state", state}})
@@ -186,6 +192,8 @@ class SchedulerTarget final : public Target {
 
   Parts parts_;
   services::RolloutDriver driver_;
+  services::DesiredStates desired_;
+  services::RolloutEngine engine_;
   services::AuditTrail audit_;
   TaskScope scope_;
   Event wake_;

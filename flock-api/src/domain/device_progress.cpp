@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "domain/rollout.h"
+#include "domain/device_progress.h"
 
 #include <algorithm>
 
 namespace flock::domain {
 namespace {
-
-std::string failure_text(const RolloutCounts& counts, const std::string& first) {
-  const std::int64_t judged = counts.total - counts.superseded;
-  return std::to_string(counts.failed) + " of " + std::to_string(judged) +
-         (judged == 1 ? " device" : " devices") + " failed" + (first.empty() ? "" : ": " + first);
-}
 
 // "registry/name@sha256:..." -> "sha256:..."
 std::string digest_of(const std::string& image) {
@@ -37,27 +31,9 @@ std::string missing_proof(const device::v1::ReportedState& report,
   return "";
 }
 
-}  // namespace
-
-Judgement judge(const RolloutCounts& counts, double max_failed_ratio,
-                const std::string& first_failure) {
-  const std::int64_t judged = counts.total - counts.superseded;
-  if (counts.total > 0 && judged == 0)
-    return {Verdict::kSuperseded, "newer deployments took every device"};
-  if (judged == 0) return {Verdict::kComplete, ""};
-  const double failed = static_cast<double>(counts.failed) / static_cast<double>(judged);
-  if (counts.failed > 0 &&
-      (failed > max_failed_ratio || (counts.open() == 0 && counts.confirmed == 0))) {
-    return {Verdict::kFail, failure_text(counts, first_failure)};
-  }
-  if (counts.open() > 0) return {};
-  return {Verdict::kComplete, counts.failed > 0 ? failure_text(counts, first_failure) : ""};
-}
-
-DeviceProgress progress_of(const device::v1::ReportedState& report,
-                           const device::v1::DesiredState& desired) {
+DeviceProgress phase_of(const device::v1::ReportedState& report,
+                        const device::v1::DesiredState& desired) {
   using Report = device::v1::ReportedState;
-  if (report.desired_version() != desired.version()) return {};
   switch (report.phase()) {
     case Report::DOWNLOADING:
       return {"DOWNLOADING", ""};
@@ -75,6 +51,21 @@ DeviceProgress progress_of(const device::v1::ReportedState& report,
     default:
       return {};
   }
+}
+
+}  // namespace
+
+DeviceProgress progress_of(const device::v1::ReportedState& report,
+                           const device::v1::DesiredState& desired) {
+  if (report.desired_version() != desired.version()) return {};
+  DeviceProgress progress = phase_of(report, desired);
+  for (const auto& service : report.services()) {
+    const auto same = [&](const auto& wanted) { return wanted.name() == service.name(); };
+    if (std::none_of(desired.services().begin(), desired.services().end(), same)) continue;
+    progress.unhealthy |= service.health() == device::v1::ServiceState::UNHEALTHY;
+    progress.restarting |= service.restart_count() >= kLoop;
+  }
+  return progress;
 }
 
 }  // namespace flock::domain

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "crypto/seal.h"
+#include "flock/device/v1/device.pb.h"
+#include "mqtt/bus.h"
+#include "stores/postgres/database.h"
+
+namespace flock::services {
+
+// Makes what devices are to run: of a release, for one platform, with the variables of one device.
+// Every step is one transaction that may be repeated. Used by the leader only.
+class DesiredStates {
+ public:
+  // `keys` open secret variables and seal desired states; all must outlive this.
+  DesiredStates(postgres::Database& db, mqtt::Bus& bus, const crypto::SealingKeys& keys)
+      : db_(db), bus_(bus), keys_(keys) {}
+
+  // For devices whose turn in a rollout has come, or that go back to what they were to run before.
+  // One whose platform the release lacks has failed and keeps what it has.
+  Task<void> make_begun();
+  // For devices whose variables changed.
+  Task<void> rebuild_stale();
+
+ private:
+  Task<void> begin(std::string org, std::string rollout, std::string device);
+  Task<void> want(postgres::Transaction& tx, const postgres::Row& row, const std::string& org,
+                  const std::string& rollout);
+  Task<void> rebuild(std::string org, std::string device);
+
+  postgres::Database& db_;
+  mqtt::Bus& bus_;
+  const crypto::SealingKeys& keys_;
+  std::string stale_after_;  // where the next round of rebuild_stale() begins
+};
+
+}  // namespace flock::services

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/rollout_engine.h"
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <cstdint>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "services/rollout_news.h"
+#include "services/rollout_plan_json.h"
+#include "services/unless_corrupt.h"
+#include "stores/postgres/rollout_statements.h"
+
+namespace flock::services {
+namespace {
+
+namespace sql = postgres::sql;
+using namespace domain;
+using postgres::Params;
+using postgres::Row;
+using postgres::Scope;
+
+// Of one rollout in one transaction; the next round goes on.
+constexpr int kDecisions = 10;
+
+std::vector<std::int64_t> numbers(const std::vector<std::string>& texts) {
+  std::vector<std::int64_t> out;
+  for (const std::string& text : texts) out.push_back(std::stoll(text));
+  return out;
+}
+std::vector<std::string> texts(const std::vector<std::int64_t>& numbers) {
+  std::vector<std::string> out;
+  for (const std::int64_t number : numbers) out.push_back(std::to_string(number));
+  return out;
+}
+
+StageCounts counts_of(const Row& row) {
+  StageCounts c;
+  const std::pair<const char*, std::int64_t*> columns[] = {
+      {"total", &c.total},
+      {"superseded", &c.superseded},
+      {"updating", &c.updating},
+      {"offline", &c.offline},
+      {"confirmed", &c.confirmed},
+      {"failed", &c.failed},
+      {"began_lately", &c.began_lately},
+      {"waiting_online", &c.waiting_online},
+      {"waiting_offline", &c.waiting_offline},
+      {"stage_settled", &c.stage_settled},
+      {"stage_away", &c.stage_away},
+      {"online", &c.online},
+      {"unhealthy", &c.unhealthy},
+      {"restarting", &c.restarting},
+      {"confirmed_lately", &c.confirmed_lately},
+      {"failed_lately", &c.failed_lately},
+      {"to_return", &c.to_return},
+      {"returning", &c.returning},
+      {"returning_offline", &c.returning_offline},
+      {"returned", &c.returned},
+      {"stuck", &c.stuck}};
+  for (const auto& [column, value] : columns) *value = row.integer(column);
+  return c;
+}
+
+Task<void> put(postgres::Transaction& tx, const LockedRollout& rollout) {
+  const RolloutProgress& progress = rollout.progress;
+  co_await tx.query(sql::kRolloutPut, Params()
+                                          .text(rollout.org)
+                                          .text(rollout.id)
+                                          .text(std::string(name_of(progress.state)))
+                                          .text(progress.why)
+                                          .integer(progress.stage)
+                                          .text(progress_json(progress))
+                                          .text(gates_json(rollout.plan, rollout.gates))
+                                          .boolean(has_ended(progress.state)));
+}
+
+Task<void> write_down(postgres::Transaction& tx, const LockedRollout& rollout,
+                      const RolloutSeen& seen, std::string what, std::optional<std::string> actor,
+                      std::int64_t devices) {
+  boost::json::object inputs{
+      {"counts", counts_json(seen.counts)},
+      {"gates", boost::json::parse(gates_json(rollout.plan, rollout.gates))}};
+  if (!seen.first_failure.empty()) inputs["first_failure"] = seen.first_failure;
+  // An order is a turn as well; the rest is how the engine gets from one to the next.
+  const bool is_news = actor || what == name_of(Step::kBegin) || what == name_of(Step::kPause) ||
+                       what == name_of(Step::kNextStage) || what == name_of(Step::kRollBack) ||
+                       what == name_of(Step::kEnd);
+  co_await tx.query(sql::kRolloutDecided, Params()
+                                              .text(rollout.org)
+                                              .text(rollout.id)
+                                              .text(std::move(what))
+                                              .text(actor)
+                                              .text(std::string(name_of(rollout.progress.state)))
+                                              .integer(rollout.progress.stage)
+                                              .integer(devices)
+                                              .text(rollout.progress.why)
+                                              .text(boost::json::serialize(inputs))
+                                              .boolean(is_news));
+}
+
+// What a step does beside the rollout's own row.
+Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const Decision& decision) {
+  const auto params = [&] { return Params().text(rollout.org).text(rollout.id); };
+  const bool limited = rollout.plan.limits.updating > 0 || rollout.plan.limits.per_minute > 0;
+  switch (decision.step) {
+    case Step::kLetGo:
+      co_await tx.query(
+          sql::kRolloutLetGo,
+          params().integer(rollout.progress.stage).integer(decision.count).boolean(limited));
+      break;
+    case Step::kReturn:
+      co_await tx.query(sql::kRolloutReturn, params().integer(decision.count));
+      break;
+    case Step::kRollBack:
+      co_await tx.query(sql::kRolloutSkip, params());
+      co_await tx.query(sql::kFleetRestore, params());
+      break;
+    case Step::kEnd:
+      if (decision.end == RolloutState::kCompleted) {
+        // Who was away under a limit, and not waited for any longer, follows when it comes back.
+        co_await tx.query(
+            sql::kRolloutLetGo,
+            params().integer(rollout.progress.stage).integer(INT64_MAX).boolean(false));
+      } else {
+        co_await tx.query(sql::kRolloutSkip, params());
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+// The last stage is the fleet's: newcomers get the release from now on, and those that came while
+// the rollout went through its first stages are in it too.
+Task<void> open_to_newcomers(postgres::Transaction& tx, const LockedRollout& rollout) {
+  if (!rollout.fleet) co_return;
+  co_await tx.query(sql::kFleetDeployment,
+                    Params().text(rollout.org).text(*rollout.fleet).text(rollout.deployment));
+  co_await tx.query(sql::kRolloutAdopt, Params().text(rollout.org).text(rollout.id));
+}
+
+bool in_last_stage(const LockedRollout& rollout) {
+  return rollout.progress.stage + 1 == static_cast<std::int64_t>(rollout.plan.stages.size());
+}
+
+}  // namespace
+
+Task<std::optional<LockedRollout>> lock_rollout(postgres::Transaction& tx, std::string org,
+                                                std::string id) {
+  const auto rows = co_await tx.query(sql::kRolloutLock, Params().text(org).text(id));
+  if (rows.empty()) co_return std::nullopt;
+  const Row& row = rows.rows.front();
+  LockedRollout out;
+  out.org = org;
+  out.id = id;
+  out.deployment = row.text("deployment_id");
+  out.fleet = row.optional_text("fleet_id");
+  out.plan = stored_plan(row.text("strategy"));
+  out.plan.max_failed_ratio = row.real("max_failed_ratio");
+  out.progress.state = rollout_state_named(row.text("state"));
+  out.progress.stage = row.integer("stage");
+  out.progress.why = row.optional_text("reason").value_or("");
+  read_progress(row.text("progress"), out.progress);
+  out.ends = numbers(row.texts("stage_ends"));
+  out.gates = stored_gates(row.text("gates"), out.plan.gates.size());
+  out.failure_timeout = Duration(row.integer("failure_timeout_ms"));
+  out.created_by = row.optional_text("created_by").value_or("");
+  co_return out;
+}
+
+Task<RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollout,
+                          std::int64_t now_ms) {
+  const auto rows = co_await tx.query(
+      sql::kStageCounts,
+      Params().text(rollout.org).text(rollout.id).integer(rollout.progress.stage));
+  const Row& row = rows.rows.at(0);
+  RolloutSeen seen;
+  seen.now_ms = now_ms;
+  seen.ends = rollout.ends;
+  seen.counts = counts_of(row);
+  seen.first_failure =
+      row.optional_text(rollout.progress.returning ? "first_stuck" : "first_failure").value_or("");
+  for (std::size_t i = 0; i < rollout.plan.gates.size(); ++i)
+    seen.gates.push_back(look(rollout.plan.gates[i], seen.counts, rollout.progress.forgiven,
+                              rollout.gates[i], now_ms));
+  co_return seen;
+}
+
+Task<void> obey_order(postgres::Transaction& tx, LockedRollout rollout, Order order,
+                      std::string actor) {
+  const std::int64_t now_ms = to_unix_ms(system_clock().now());
+  const RolloutSeen seen = co_await look_at(tx, rollout, now_ms);
+  rollout.progress = obey(rollout.progress, order, seen.counts, now_ms);
+  if (order == Order::kRollBack) {
+    co_await act(tx, rollout, {Step::kRollBack, 0, RolloutState::kRollingBack, ""});
+  } else if (order == Order::kAbort) {
+    co_await act(tx, rollout, {Step::kEnd, 0, RolloutState::kAborted, ""});
+  }
+  co_await put(tx, rollout);
+  co_await write_down(tx, rollout, seen, std::string(name_of(order)), actor, 0);
+}
+
+Task<void> RolloutEngine::begin_deployments() {
+  const auto pending = co_await db_.query(Scope::system(), sql::kDeploymentsPending);
+  for (const Row& deployment : pending.rows)
+    co_await unless_corrupt("a deployment", deployment.text("id"), begin(deployment));
+}
+
+Task<void> RolloutEngine::begin(const Row& deployment) {
+  const std::string org = deployment.text("org_id"), id = deployment.text("id");
+  const std::string rollout_id = new_uuid();
+  const auto fleet = deployment.optional_text("fleet_id");
+  const auto list = deployment.optional_text("device_ids");
+  const std::optional<std::string> devices = list ? std::optional("{" + *list + "}") : std::nullopt;
+  const RolloutPlan plan = stored_plan(deployment.text("strategy"));
+  std::int64_t total = 0;
+  const auto work = [&](postgres::Transaction& tx) -> Task<void> {
+    const auto mine =
+        co_await tx.query(sql::kDeploymentExecuted, Params().text(org).text(id).text(rollout_id));
+    if (mine.empty()) co_return;  // another leader was here before us
+    const auto size =
+        co_await tx.query(sql::kDeploymentSize, Params().text(org).text(fleet).text(devices));
+    total = size.rows.at(0).integer("count");
+    const std::int64_t now_ms = to_unix_ms(system_clock().now());
+    RolloutProgress progress;
+    progress.opened_ms = now_ms;
+    progress.state = plan.approval               ? RolloutState::kAwaitingApproval
+                     : plan.start_at_ms > now_ms ? RolloutState::kScheduled
+                                                 : RolloutState::kRunning;
+    co_await tx.query(sql::kRolloutInsert, Params()
+                                               .text(rollout_id)
+                                               .text(org)
+                                               .text(id)
+                                               .text(deployment.text("release_id"))
+                                               .text(fleet)
+                                               .text(std::string(name_of(progress.state)))
+                                               .texts(texts(stage_ends(plan, total)))
+                                               .text(progress_json(progress)));
+    co_await tx.query(sql::kRolloutAssign,
+                      Params().text(org).text(fleet).text(devices).text(rollout_id));
+    co_await tx.query(sql::kSupersedeWaiting, Params().text(org).text(rollout_id));
+    auto rollout = co_await lock_rollout(tx, org, rollout_id);
+    const bool begins = progress.state == RolloutState::kRunning;
+    rollout->progress.why = begins ? "it begins" : "it waits for its beginning";
+    co_await put(tx, *rollout);
+    if (!begins) co_return;
+    if (in_last_stage(*rollout)) co_await open_to_newcomers(tx, *rollout);
+    co_await write_down(tx, *rollout, co_await look_at(tx, *rollout, now_ms),
+                        std::string(name_of(Step::kBegin)), std::nullopt, total);
+  };
+  co_await db_.transaction(Scope::system(), work);
+  log::info("rollout made", {{"rollout", rollout_id}, {"devices", total}});
+  co_await announce_rollout(bus_, org, rollout_id);
+}
+
+Task<void> RolloutEngine::adopt_newcomers() {
+  const auto devices = co_await db_.query(Scope::system(), sql::kLatecomers);
+  for (const Row& device : devices.rows) {
+    co_await db_.query(Scope::system(), sql::kRolloutNewcomer,
+                       Params()
+                           .text(device.text("org_id"))
+                           .text(device.text("rollout_id"))
+                           .text(device.text("id")));
+  }
+}
+
+Task<void> RolloutEngine::advance() {
+  const auto open = co_await db_.query(Scope::system(), sql::kRolloutsOpen);
+  for (const Row& row : open.rows)
+    co_await unless_corrupt("a rollout", row.text("id"),
+                            advance_one(row.text("org_id"), row.text("id")));
+}
+
+Task<void> RolloutEngine::advance_one(std::string org, std::string id) {
+  bool changed = false;
+  const auto work = [&](postgres::Transaction& tx) -> Task<void> {
+    changed = false;
+    auto rollout = co_await lock_rollout(tx, org, id);
+    if (!rollout || has_ended(rollout->progress.state)) co_return;
+    const auto params = [&] { return Params().text(org).text(id); };
+    co_await tx.query(sql::kRolloutRevoked, params());
+    co_await tx.query(sql::kRolloutTimeouts, params().integer(rollout->failure_timeout.count()));
+    for (int i = 0; i < kDecisions && !has_ended(rollout->progress.state); ++i) {
+      const RolloutSeen seen = co_await look_at(tx, *rollout, to_unix_ms(system_clock().now()));
+      const Decision decision = decide(rollout->plan, rollout->progress, seen);
+      const bool said = decision.why == rollout->progress.why;
+      co_await act(tx, *rollout, decision);
+      rollout->gates = seen.gates;
+      rollout->progress = carry_out(rollout->progress, decision, seen);
+      const bool opened = decision.step == Step::kNextStage || decision.step == Step::kBegin;
+      if (opened && in_last_stage(*rollout)) co_await open_to_newcomers(tx, *rollout);
+      if (decision.step != Step::kWait || !said) {
+        changed = true;
+        co_await write_down(tx, *rollout, seen, std::string(name_of(decision.step)), std::nullopt,
+                            decision.count);
+      }
+      if (decision.step == Step::kWait) break;
+    }
+    co_await put(tx, *rollout);
+    if (has_ended(rollout->progress.state)) {
+      log::info("rollout ended", {{"rollout", id},
+                                  {"state", std::string(name_of(rollout->progress.state))},
+                                  {"reason", rollout->progress.why}});
+    }
+  };
+  co_await db_.transaction(Scope::system(), work);
+  if (changed) co_await announce_rollout(bus_, org, id);
+}
+
+}  // namespace flock::services

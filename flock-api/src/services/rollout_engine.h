@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "domain/rollout_decide.h"
+#include "mqtt/bus.h"
+#include "stores/postgres/database.h"
+
+namespace flock::services {
+
+// A rollout's row, read under its lock.
+struct LockedRollout {
+  std::string org, id, deployment;
+  std::optional<std::string> fleet;
+  domain::RolloutPlan plan;
+  domain::RolloutProgress progress;
+  std::vector<std::int64_t> ends;
+  std::vector<domain::GateView> gates;
+  Duration failure_timeout{};
+  std::string created_by;
+};
+// Nothing when there is none. Whoever decides about a rollout, the engine or an operator, does it
+// under this lock.
+Task<std::optional<LockedRollout>> lock_rollout(postgres::Transaction& tx, std::string org,
+                                                std::string id);
+Task<domain::RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollout,
+                                  std::int64_t now_ms);
+
+// What an order of an operator (`actor`) changes, in his transaction. Throws Error{kConflict}.
+Task<void> obey_order(postgres::Transaction& tx, LockedRollout rollout, domain::Order order,
+                      std::string actor);
+
+// Carries out what domain/rollout_decide.h decides. Each decision and all that it does is one
+// transaction under the rollout's lock, so that a kill at any instruction leaves none half done,
+// and two leaders cannot do one twice. Used by the leader only.
+class RolloutEngine {
+ public:
+  RolloutEngine(postgres::Database& db, mqtt::Bus& bus) : db_(db), bus_(bus) {}
+
+  Task<void> begin_deployments();  // PENDING deployments become rollouts
+  Task<void> adopt_newcomers();    // new devices of a fleet get what the fleet runs
+  Task<void> advance();            // every open rollout, as far as it goes now
+
+ private:
+  Task<void> begin(const postgres::Row& deployment);
+  Task<void> advance_one(std::string org, std::string id);
+
+  postgres::Database& db_;
+  mqtt::Bus& bus_;
+};
+
+}  // namespace flock::services

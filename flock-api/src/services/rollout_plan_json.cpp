@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "services/rollout_plan_json.h"
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace flock::services {
+namespace {
+
+namespace bj = boost::json;
+using namespace domain;
+
+constexpr const char* kPolicies[] = {"STOP", "PAUSE", "ROLL_BACK"};
+constexpr std::int64_t kMost = 10'000'000;  // devices
+
+Duration read_time(json::Reader& in, const char* key, Duration fallback) {
+  const auto text = in.optional_string(key);
+  if (!text) return fallback;
+  try {
+    return parse_duration(*text);
+  } catch (const Error& error) {
+    in.problem(key, "invalid", error.hint());
+  }
+  return fallback;
+}
+
+std::optional<double> read_number(json::Reader& in, const char* key, double most) {
+  const bj::value* given = in.optional_value(key);
+  if (given == nullptr) return std::nullopt;
+  const double number = given->is_number() ? given->to_number<double>() : -1;
+  if (number >= 0 && number <= most) return number;
+  in.problem(key, "out_of_range",
+             "must be a number between 0 and " + std::to_string(static_cast<int>(most)));
+  return std::nullopt;
+}
+
+Stage read_stage(json::Reader& in, bool by_hand) {
+  Stage stage;
+  const auto percent = read_number(in, "percent", 100);
+  stage.count = in.optional_integer("count", {1, kMost}).value_or(0);
+  if (percent.has_value() == (stage.count > 0))
+    in.problem("percent", "invalid", "say either percent or count");
+  stage.share = percent.value_or(100) / 100;
+  stage.soak = read_time(in, "soak", Duration(0));
+  stage.by_hand = in.optional_boolean("by_hand").value_or(by_hand);
+  in.finish();
+  return stage;
+}
+
+Gate read_gate(json::Reader& in) {
+  Gate gate;
+  const std::string name = in.string("signal");
+  const auto signal = signal_named(name);
+  if (!signal && !name.empty())
+    in.problem("signal", "invalid",
+               "is none of confirmed, online, failed, failed_lately, unhealthy, restarting");
+  gate.signal = signal.value_or(Signal::kFailed);
+  const char* right = wants_much(gate.signal) ? "at_least" : "at_most";
+  const auto least = read_number(in, "at_least", 1), most = read_number(in, "at_most", 1);
+  if ((wants_much(gate.signal) ? least : most).has_value() == false ||
+      (wants_much(gate.signal) ? most : least).has_value())
+    in.problem(right, "required", "a gate on " + name + " has " + right + ", and no other limit");
+  gate.limit = (wants_much(gate.signal) ? least : most).value_or(0);
+  gate.sample = in.optional_integer("sample", {1, kMost}).value_or(1);
+  gate.in_a_row = in.optional_integer("in_a_row", {1, 100}).value_or(1);
+  gate.dry_run = in.optional_boolean("dry_run").value_or(false);
+  in.finish();
+  return gate;
+}
+
+// `read` for every element of an array of objects.
+template <typename Read>
+void each(json::Reader& in, const char* key, std::size_t most, Read read) {
+  const bj::array* given = in.optional_array(key);
+  if (given == nullptr) return;
+  if (given->size() > most) {
+    in.problem(key, "too_many", "there may be " + std::to_string(most) + " at most");
+    return;
+  }
+  for (std::size_t i = 0; i < given->size(); ++i) {
+    json::Reader inner((*given)[i], in.pointer(key) + "/" + std::to_string(i), in);
+    read(inner);
+  }
+}
+
+// The kinds differ in which stages they have; the engine knows stages only.
+void read_stages(json::Reader& in, const std::string& kind, RolloutPlan& plan) {
+  std::vector<Stage> stages;
+  each(in, "stages", kMaxStages,
+       [&](json::Reader& inner) { stages.push_back(read_stage(inner, kind == "manual")); });
+  if (kind == "immediate") {
+    if (!stages.empty()) in.problem("stages", "invalid", "an immediate rollout has none");
+    return;
+  }
+  if (kind == "canary" && stages.size() > 2)
+    in.problem("stages", "too_many", "a canary is one stage before all others; or be progressive");
+  if (kind == "canary" && stages.empty())
+    stages.push_back({.share = 0.05, .soak = Duration(600'000)});
+  if (stages.empty()) in.problem("stages", "required", "say which, as [{\"percent\": 10}]");
+  if (stages.empty() || stages.back().count > 0 || stages.back().share < 1)
+    stages.push_back(Stage{});
+  plan.stages = std::move(stages);
+}
+
+// A pointer that faults_of() gave, as a problem of the reader.
+void report(json::Reader& in, const PlanFault& fault) {
+  const std::size_t slash = fault.pointer.rfind('/');
+  const bj::value nothing = bj::object{};
+  json::Reader place(
+      nothing, in.pointer("").substr(0, in.pointer("").size() - 1) + fault.pointer.substr(0, slash),
+      in);
+  place.problem(fault.pointer.substr(slash + 1), "invalid", fault.what);
+}
+
+bj::object stage_json(const Stage& stage) {
+  bj::object out;
+  if (stage.count > 0)
+    out["count"] = stage.count;
+  else
+    out["percent"] = std::round(stage.share * 1e8) / 1e6;
+  out["soak"] = to_string(stage.soak);
+  if (stage.by_hand) out["by_hand"] = true;
+  return out;
+}
+
+bj::object gate_json(const Gate& gate) {
+  bj::object out{{"signal", std::string(name_of(gate.signal))},
+                 {wants_much(gate.signal) ? "at_least" : "at_most", gate.limit},
+                 {"sample", gate.sample}};
+  if (gate.in_a_row > 1) out["in_a_row"] = gate.in_a_row;
+  if (gate.dry_run) out["dry_run"] = true;
+  return out;
+}
+
+std::string kind_of(const RolloutPlan& plan) {
+  if (plan.stages.size() == 1) return "immediate";
+  bool by_hand = true;
+  for (std::size_t i = 0; i + 1 < plan.stages.size(); ++i) by_hand &= plan.stages[i].by_hand;
+  if (by_hand) return "manual";
+  return plan.stages.size() == 2 ? "canary" : "progressive";
+}
+
+}  // namespace
+
+RolloutPlan read_plan(json::Reader& in) {
+  RolloutPlan plan;
+  const std::string kind = in.string("kind");
+  if (kind != "immediate" && kind != "canary" && kind != "progressive" && kind != "manual") {
+    if (!kind.empty())
+      in.problem("kind", "unsupported", "is none of immediate, canary, progressive, manual");
+    return plan;
+  }
+  read_stages(in, kind, plan);
+  each(in, "gates", kMaxGates,
+       [&](json::Reader& inner) { plan.gates.push_back(read_gate(inner)); });
+  plan.limits.updating = in.optional_integer("max_updating", {1, kMost}).value_or(0);
+  plan.limits.per_minute = in.optional_integer("max_per_minute", {1, kMost}).value_or(0);
+  const std::string policy = in.optional_string("on_failure").value_or(kPolicies[0]);
+  const auto found = std::find(std::begin(kPolicies), std::end(kPolicies), policy);
+  if (found == std::end(kPolicies))
+    in.problem("on_failure", "invalid", "is none of STOP, PAUSE, ROLL_BACK");
+  else
+    plan.on_failure = static_cast<OnFailure>(found - std::begin(kPolicies));
+  plan.offline_patience = read_time(in, "offline_patience", plan.offline_patience);
+  plan.approval = in.optional_boolean("approval").value_or(false);
+  if (const auto at = in.optional_string("start_at")) {
+    try {
+      plan.start_at_ms = to_unix_ms(parse_rfc3339(*at));
+    } catch (const Error& error) {
+      in.problem("start_at", "invalid", error.message());
+    }
+  }
+  if (in.ok())
+    for (const PlanFault& fault : faults_of(plan)) report(in, fault);
+  return plan;
+}
+
+bj::object plan_json(const RolloutPlan& plan) {
+  bj::object out{{"kind", kind_of(plan)}};
+  if (plan.stages.size() > 1) {
+    bj::array stages;
+    for (const Stage& stage : plan.stages) stages.push_back(stage_json(stage));
+    out["stages"] = std::move(stages);
+  }
+  if (!plan.gates.empty()) {
+    bj::array gates;
+    for (const Gate& gate : plan.gates) gates.push_back(gate_json(gate));
+    out["gates"] = std::move(gates);
+  }
+  if (plan.limits.updating > 0) out["max_updating"] = plan.limits.updating;
+  if (plan.limits.per_minute > 0) out["max_per_minute"] = plan.limits.per_minute;
+  out["on_failure"] = kPolicies[static_cast<std::size_t>(plan.on_failure)];
+  out["offline_patience"] = to_string(plan.offline_patience);
+  if (plan.approval) out["approval"] = true;
+  if (plan.start_at_ms > 0) out["start_at"] = to_rfc3339(from_unix_ms(plan.start_at_ms));
+  return out;
+}
+
+RolloutPlan stored_plan(const std::string& text) {
+  try {
+    const bj::value value = bj::parse(text);
+    json::Reader in(value);
+    RolloutPlan plan = read_plan(in);
+    in.finish();
+    return plan;
+  } catch (const std::exception& error) {
+    throw Error(Code::kCorrupt, std::string("a stored strategy cannot be read: ") + error.what());
+  }
+}
+
+std::string progress_json(const RolloutProgress& progress) {
+  return bj::serialize(bj::object{{"opened_ms", progress.opened_ms},
+                                  {"settled_ms", progress.settled_ms},
+                                  {"forgiven", progress.forgiven},
+                                  {"returning", progress.returning},
+                                  {"approved", progress.approved},
+                                  {"go_on", progress.go_on},
+                                  {"finish", progress.finish},
+                                  {"cause", progress.cause}});
+}
+
+void read_progress(const std::string& text, RolloutProgress& progress) {
+  const bj::object stored = bj::parse(text).as_object();
+  const auto number = [&](const char* key) {
+    const bj::value* value = stored.if_contains(key);
+    return value != nullptr ? value->to_number<std::int64_t>() : 0;
+  };
+  const auto flag = [&](const char* key) {
+    const bj::value* value = stored.if_contains(key);
+    return value != nullptr && value->as_bool();
+  };
+  progress.opened_ms = number("opened_ms");
+  progress.settled_ms = number("settled_ms");
+  progress.forgiven = number("forgiven");
+  progress.returning = flag("returning");
+  progress.approved = flag("approved");
+  progress.go_on = flag("go_on");
+  progress.finish = flag("finish");
+  if (const bj::value* cause = stored.if_contains("cause")) progress.cause = cause->as_string();
+}
+
+std::string gates_json(const RolloutPlan& plan, const std::vector<GateView>& views) {
+  bj::array out;
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    const GateView& view = views[i];
+    bj::object gate = gate_json(plan.gates.at(i));
+    gate["now"] = view.now.value;
+    gate["measured_on"] = view.now.sample;
+    gate["result"] = std::string(name_of(view.result));
+    gate["last_look"] = std::string(name_of(view.last));
+    gate["looks"] = view.row;
+    gate["since_ms"] = view.since_ms;
+    gate["looked_ms"] = view.looked_ms;
+    out.push_back(std::move(gate));
+  }
+  return bj::serialize(out);
+}
+
+std::vector<GateView> stored_gates(const std::string& text, std::size_t count) {
+  const auto result = [](const bj::value& name) {
+    return name == "PASS"   ? GateResult::kPass
+           : name == "FAIL" ? GateResult::kFail
+                            : GateResult::kUnknown;
+  };
+  std::vector<GateView> views;
+  for (const bj::value& gate : bj::parse(text).as_array()) {
+    GateView view;
+    view.now = {gate.at("now").to_number<double>(),
+                gate.at("measured_on").to_number<std::int64_t>()};
+    view.result = result(gate.at("result"));
+    view.last = result(gate.at("last_look"));
+    view.row = gate.at("looks").to_number<std::int64_t>();
+    view.since_ms = gate.at("since_ms").to_number<std::int64_t>();
+    view.looked_ms = gate.at("looked_ms").to_number<std::int64_t>();
+    views.push_back(view);
+  }
+  views.resize(count);
+  return views;
+}
+
+bj::object counts_json(const StageCounts& c) {
+  return {{"total", c.total},           {"waiting", c.waiting()},
+          {"updating", c.updating},     {"offline", c.offline},
+          {"confirmed", c.confirmed},   {"failed", c.failed},
+          {"superseded", c.superseded}, {"online", c.online},
+          {"unhealthy", c.unhealthy},   {"restarting", c.restarting},
+          {"to_return", c.to_return},   {"returning", c.returning + c.returning_offline},
+          {"returned", c.returned},     {"stuck", c.stuck}};
+}
+
+}  // namespace flock::services

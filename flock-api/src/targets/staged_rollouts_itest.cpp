@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rollouts in stages, with devices that do what the test has them do.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "async/loop.h"
+#include "base/json.h"
+#include "stores/postgres/rollout_statements.h"
+#include "targets/api_itest.h"
+
+namespace flock::targets {
+namespace {
+
+using namespace itest;
+using Report = device::v1::ReportedState;
+
+// A tenant with devices in the fleet `edge` that answer by themselves.
+class Fleet {
+ public:
+  Fleet(Executor executor, Stack& stack)
+      : backend(executor, stack), api(executor, stack), work_(executor) {}
+
+  Task<void> open() {
+    co_await backend.start();
+    api.token = co_await backend.make_tenant("Acme");
+    co_await api.call("POST", "/v1/fleets", bj::object{{"name", "Edge"}});
+    const bj::value key =
+        co_await api.call("POST", "/v1/provisioning-keys", bj::object{{"fleet_id", "edge"}});
+    secret_ = text(key, "secret");
+    for (const char* version : {"1", "2", "3"})
+      co_await backend.put_release(api.token, version,
+                                   {{"linux/amd64", std::string("sha256:") + version}});
+  }
+
+  Task<void> grow(std::size_t count) {
+    for (; count > 0; --count) {
+      FakeDevice& device = *devices.emplace_back(std::make_unique<FakeDevice>(backend));
+      co_await device.join(api, secret_);
+      co_await device.report(device.state(Report::IDLE));
+      work_.spawn("device", live(device));
+      const std::string id = device.id;
+      co_await eventually("the device is online", [&]() -> Task<bool> {
+        co_return text(co_await api.call("GET", "/v1/devices/" + id), "state") == "ONLINE";
+      });
+    }
+  }
+
+  // The rollout's path.
+  Task<std::string> deploy(std::string release, bj::object strategy, std::string fleet = "edge") {
+    const bj::value made = co_await api.call("POST", "/v1/deployments",
+                                             bj::object{{"release_id", release},
+                                                        {"target", {{"fleet_id", fleet}}},
+                                                        {"soak", "0s"},
+                                                        {"strategy", std::move(strategy)}});
+    EXPECT_EQ(api.last.status, 201) << api.last.body;
+    std::string rollout;
+    co_await eventually("the rollout is made", [&]() -> Task<bool> {
+      const bj::value now = co_await api.call("GET", "/v1/deployments/" + text(made, "id"));
+      if (now.as_object().contains("rollout_id")) rollout = text(now, "rollout_id");
+      co_return !rollout.empty();
+    });
+    co_return "/v1/rollouts/" + rollout;
+  }
+  Task<bj::value> until(std::string rollout, std::string state) {
+    bj::value now;
+    co_await eventually(
+        "the rollout is " + state,
+        [&]() -> Task<bool> {
+          now = co_await api.call("GET", rollout);
+          co_return text(now, "state") == state;
+        },
+        Duration(20'000));
+    co_return now;
+  }
+  Task<void> order(std::string rollout, std::string what) {
+    co_await api.call("POST", rollout + "/actions/" + what);
+    EXPECT_EQ(api.last.status, 200) << api.last.body;
+  }
+  Task<void> until_given(std::string release, std::size_t count) {
+    co_await eventually("devices have release " + release,
+                        [&]() -> Task<bool> { co_return given(release) == count; });
+  }
+  // How many devices are to run the release.
+  std::size_t given(const std::string& release) const {
+    std::size_t count = 0;
+    for (const auto& device : devices) count += device->desired.release_version() == release;
+    return count;
+  }
+  Task<std::set<std::string>> steps(std::string rollout) {
+    const bj::value page = co_await api.call("GET", rollout + "/timeline");
+    std::set<std::string> steps;
+    for (const bj::value& item : page.at("items").as_array()) {
+      steps.insert(text(item, "step"));
+      EXPECT_NE(text(item, "why"), "") << bj::serialize(item);
+    }
+    co_return steps;
+  }
+
+  Backend backend;
+  Api api;
+  std::vector<std::unique_ptr<FakeDevice>> devices;
+  std::set<std::string> bad, held;  // releases that fail, and those that take for ever
+
+ private:
+  Task<void> live(FakeDevice& device) {
+    for (std::int64_t done = 0;; co_await sleep_for(Duration(30))) {
+      const std::string release = device.desired.release_version();
+      if (device.desired.version() == done || held.contains(release)) continue;
+      done = device.desired.version();
+      Report report = device.state(bad.contains(release) ? Report::FAILED : Report::CONFIRMED);
+      if (bad.contains(release)) {
+        report.set_error_code("exited");
+        report.set_error("web: exit 1");
+      }
+      co_await device.report(std::move(report));
+    }
+  }
+
+  std::string secret_;
+  TaskScope work_;
+};
+
+class StagedRollouts : public SiteTest<Fleet> {};
+
+bj::object staged(bj::array stages, bj::object more = {}) {
+  more["kind"] = "progressive";
+  more["stages"] = std::move(stages);
+  return more;
+}
+
+TEST_F(StagedRollouts, AStageBeginsAfterTheOneBeforeIt) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(4);
+    f.held = {"1"};
+    const std::string rollout =
+        co_await f.deploy("1", staged({bj::object{{"count", 1}, {"soak", "1s"}}}));
+    co_await f.until_given("1", 1);
+    co_await sleep_for(Duration(2500));  // a round of the scheduler
+    EXPECT_EQ(f.given("1"), 1u);
+    const bj::value waiting = co_await f.api.call("GET", rollout);
+    EXPECT_EQ(text(waiting, "reason"), "1 device is updating (0 confirmed, 0 failed)");
+    EXPECT_EQ(waiting.at_pointer("/counts/waiting").as_int64(), 3);
+    f.held.clear();
+    const bj::value done = co_await f.until(rollout, "COMPLETED");
+    EXPECT_EQ(done.at("stage").as_int64(), 2);
+    EXPECT_EQ(done.at_pointer("/counts/confirmed").as_int64(), 4);
+    const auto steps = co_await f.steps(rollout);
+    EXPECT_TRUE(steps.contains("NEXT_STAGE") && steps.contains("LET_GO") && steps.contains("END"));
+    co_await f.grow(1);  // the fleet runs it now
+    co_await f.until_given("1", 5);
+  });
+}
+
+TEST_F(StagedRollouts, ABadReleaseIsTakenBackFromThoseThatGotIt) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(4);
+    co_await f.until(co_await f.deploy("1", {{"kind", "immediate"}}), "COMPLETED");
+    f.bad = {"2"};
+    const std::string rollout = co_await f.deploy(
+        "2", staged({bj::object{{"percent", 50}}},
+                    {{"on_failure", "ROLL_BACK"},
+                     {"gates", bj::array{bj::object{
+                                   {"signal", "failed"}, {"at_most", 0.2}, {"sample", 2}}}}}));
+    const bj::value back = co_await f.until(rollout, "ROLLED_BACK");
+    EXPECT_EQ(back.at_pointer("/counts/rolled_back").as_int64(), 2);
+    EXPECT_EQ(back.at_pointer("/counts/skipped").as_int64(), 2);
+    EXPECT_TRUE(text(back, "reason").find("failed") != std::string::npos) << text(back, "reason");
+    EXPECT_EQ(f.given("1"), 4u);
+    std::multiset<std::int64_t> versions;
+    for (const auto& device : f.devices) versions.insert(device->desired.version());
+    EXPECT_EQ(versions, (std::multiset<std::int64_t>{1, 1, 3, 3})) << "the others were not touched";
+    const bj::value page = co_await f.api.call("GET", rollout + "/devices");
+    int told = 0;
+    for (const bj::value& item : page.at("items").as_array())
+      told += item.as_object().contains("reason") && text(item, "state") == "ROLLED_BACK";
+    EXPECT_EQ(told, 0);
+    // Nobody gets it again by itself: neither those nor newcomers.
+    co_await f.grow(1);
+    co_await f.until_given("1", 5);
+    EXPECT_EQ(f.given("2"), 0u);
+    co_await f.api.call("POST", rollout + "/actions/resume");
+    EXPECT_EQ(f.api.last.status, 409) << f.api.last.body;
+  });
+}
+
+TEST_F(StagedRollouts, DevicesThatHadNothingGoBackToNothing) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(2);
+    const std::string rollout = co_await f.deploy("1", {{"kind", "immediate"}});
+    co_await f.until(rollout, "COMPLETED");
+    co_await f.order(rollout, "roll-back");
+    const bj::value back = co_await f.until(rollout, "ROLLED_BACK");
+    EXPECT_EQ(text(back, "reason"), "an operator took it back");
+    for (const auto& device : f.devices) {
+      EXPECT_EQ(device->desired.version(), 2);
+      EXPECT_EQ(device->desired.services_size(), 0);
+    }
+    const bj::value fleet = co_await f.api.call("GET", "/v1/fleets/edge");
+    EXPECT_FALSE(fleet.as_object().contains("release")) << bj::serialize(fleet);
+  });
+}
+
+TEST_F(StagedRollouts, LimitsHold) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(3);
+    f.held = {"1"};
+    const std::string rollout =
+        co_await f.deploy("1", {{"kind", "immediate"}, {"max_updating", 2}});
+    co_await f.until_given("1", 2);
+    co_await sleep_for(Duration(2500));
+    EXPECT_EQ(f.given("1"), 2u);
+    f.held.clear();
+    co_await f.until(rollout, "COMPLETED");
+    EXPECT_EQ(f.given("1"), 3u);
+  });
+}
+
+TEST_F(StagedRollouts, AnOperatorPausesAdvancesAndAborts) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(4);
+    const std::string rollout = co_await f.deploy(
+        "1", {{"kind", "manual"},
+              {"stages", bj::array{bj::object{{"count", 1}}, bj::object{{"count", 2}}}}});
+    const auto why = [&](std::string part) {
+      return eventually(part, [&f, rollout, part]() -> Task<bool> {
+        const std::string reason = text(co_await f.api.call("GET", rollout), "reason");
+        co_return reason.find(part) != std::string::npos;
+      });
+    };
+    co_await why("stage 1 of 3 is done; an operator lets the next one begin");
+    co_await f.order(rollout, "pause");
+    co_await f.until(rollout, "PAUSED");
+    co_await f.order(rollout, "resume");
+    co_await f.order(rollout, "advance");
+    co_await why("stage 2 of 3 is done");
+    EXPECT_EQ(f.given("1"), 2u);
+    co_await f.order(rollout, "abort");
+    const bj::value end = co_await f.until(rollout, "ABORTED");
+    EXPECT_EQ(end.at_pointer("/counts/skipped").as_int64(), 2);
+    EXPECT_TRUE(end.as_object().contains("ended_at"));
+    const auto steps = co_await f.steps(rollout);
+    for (const char* ordered : {"pause", "resume", "advance", "abort"})
+      EXPECT_TRUE(steps.contains(ordered)) << ordered;
+    co_await f.order(rollout, "roll-back");
+    co_await f.until(rollout, "ROLLED_BACK");
+    EXPECT_EQ(f.given("1"), 0u);
+  });
+}
+
+TEST_F(StagedRollouts, ANewerDeploymentTakesWhatHasNotBegun) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(3);
+    f.held = {"1"};
+    const std::string older = co_await f.deploy("1", staged({bj::object{{"count", 1}}}));
+    co_await f.until_given("1", 1);
+    const std::string newer = co_await f.deploy("2", {{"kind", "immediate"}});
+    co_await f.until(newer, "COMPLETED");
+    const bj::value end = co_await f.until(older, "SUPERSEDED");
+    EXPECT_EQ(text(end, "reason"), "newer deployments took every device");
+    EXPECT_EQ(f.given("2"), 3u);
+  });
+}
+
+TEST_F(StagedRollouts, AGateThatIsNotMetStopsAndOneThatCannotBeJudgedPauses) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(3);
+    f.bad = {"1"};
+    const auto gate = [](const char* signal, const char* limit, double value, int sample) {
+      return bj::array{bj::object{{"signal", signal}, {limit, value}, {"sample", sample}}};
+    };
+    const std::string stopped = co_await f.deploy(
+        "1", staged({bj::object{{"count", 2}}}, {{"gates", gate("failed", "at_most", 0.4, 1)}}));
+    const bj::value end = co_await f.until(stopped, "FAILED");
+    EXPECT_TRUE(text(end, "reason").starts_with("failed 100 % of") ||
+                text(end, "reason").find("devices failed") != std::string::npos)
+        << text(end, "reason");
+    EXPECT_EQ(end.at_pointer("/gates/0/result"), "FAIL");
+    const std::string unsure = co_await f.deploy(
+        "2",
+        staged({bj::object{{"count", 1}}}, {{"gates", gate("confirmed", "at_least", 0.9, 2)}}));
+    const bj::value paused = co_await f.until(unsure, "PAUSED");
+    EXPECT_EQ(text(paused, "reason"),
+              "it cannot be judged: confirmed was measured on 1 of at least 2 devices");
+    co_await f.order(unsure, "advance");
+    co_await f.until(unsure, "COMPLETED");
+  });
+}
+
+TEST_F(StagedRollouts, BeginsAtItsTime) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(1);
+    const std::string rollout = co_await f.deploy(
+        "1",
+        {{"kind", "immediate"}, {"start_at", to_rfc3339(system_clock().now() + Duration(4000))}});
+    EXPECT_EQ(text(co_await f.api.call("GET", rollout), "state"), "SCHEDULED");
+    EXPECT_EQ(f.given("1"), 0u);
+    co_await f.until(rollout, "COMPLETED");
+  });
+}
+
+// What is wrong with a strategy is said with its place.
+TEST_F(StagedRollouts, AStrategyThatMakesNoSenseIsRefused) {
+  on_site([](Fleet& f) -> Task<void> {
+    const std::pair<const char*, const char*> cases[] = {
+        {R"({"kind":"sudden"})", "/strategy/kind"},
+        {R"({"kind":"progressive"})", "/strategy/stages"},
+        {R"({"kind":"immediate","stages":[{"percent":5}]})", "/strategy/stages"},
+        {R"({"kind":"progressive","stages":[{"percent":5},{"percent":5}]})",
+         "/strategy/stages/1/percent"},
+        {R"({"kind":"progressive","stages":[{"percent":5,"count":2}]})",
+         "/strategy/stages/0/percent"},
+        {R"({"kind":"canary","stages":[{"percent":5},{"percent":9},{"percent":10}]})",
+         "/strategy/stages"},
+        {R"({"kind":"immediate","gates":[{"signal":"mood","at_least":1}]})",
+         "/strategy/gates/0/signal"},
+        {R"({"kind":"immediate","gates":[{"signal":"failed","at_least":1}]})",
+         "/strategy/gates/0/at_most"},
+        {R"({"kind":"immediate","gates":[{"signal":"failed","at_most":7}]})",
+         "/strategy/gates/0/at_most"},
+        {R"({"kind":"immediate","on_failure":"CRY"})", "/strategy/on_failure"},
+        {R"({"kind":"immediate","start_at":"tomorrow"})", "/strategy/start_at"},
+        {R"({"kind":"immediate","offline_patience":"1000d"})", "/strategy/offline_patience"},
+        {R"({"kind":"immediate","colour":"red"})", "/strategy/colour"},
+    };
+    for (const auto& [strategy, pointer] : cases) {
+      const bj::value answer = co_await f.api.call("POST", "/v1/deployments",
+                                                   bj::object{{"release_id", "1"},
+                                                              {"target", {{"fleet_id", "edge"}}},
+                                                              {"strategy", json::parse(strategy)}});
+      EXPECT_EQ(f.api.last.status, 400) << strategy << f.api.last.body;
+      EXPECT_NE(f.api.last.body.find("\"" + std::string(pointer) + "\""), std::string::npos)
+          << strategy << f.api.last.body;
+    }
+  });
+}
+
+}  // namespace
+}  // namespace flock::targets
