@@ -1,14 +1,96 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <boost/json.hpp>
 #include <cstdio>
+#include <cstdlib>
 
 #include "async/loop.h"
 #include "commands/releases.h"
+#include "input.h"
 
 namespace flock::cli {
 namespace {
 
 namespace bj = boost::json;
+
+Error bad_flag(const std::string& flag, const std::string& value, const std::string& wanted) {
+  return Error(Code::kInvalidArgument, "--" + flag + " " + value + ": " + wanted)
+      .hint("flock help deploy");
+}
+
+// "5%" or "0.05".
+double share(std::string text, const std::string& flag) {
+  const bool percent = text.ends_with('%');
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  const bool whole = end != text.c_str() && (percent ? std::string(end) == "%" : *end == 0);
+  const double value = percent ? number / 100 : number;
+  if (!whole || !(value >= 0 && value <= 1)) throw bad_flag(flag, text, "say it as 5% or 0.05");
+  return value;
+}
+
+// "1,5%,25%": numbers of devices, or shares of them.
+bj::array stages_of(const Arguments& arguments) {
+  bj::array out;
+  const std::string text = arguments.value("stages");
+  for (const std::string& item : split(text)) {
+    bj::object stage;
+    if (item.ends_with('%')) {
+      stage["percent"] = share(item, "stages") * 100;
+    } else if (item.size() < 9 && item.find_first_not_of("0123456789") == std::string::npos) {
+      stage["count"] = std::stoll(item);
+    } else {
+      throw bad_flag("stages", text, "say them as 1,5%,25%: devices, or shares of them");
+    }
+    if (arguments.has("stage-soak")) stage["soak"] = arguments.value("stage-soak");
+    out.push_back(std::move(stage));
+  }
+  return out;
+}
+
+// "confirmed>=95%" or "failed<=0.1"; with "@20" it is measured on at least 20 devices.
+bj::object gate_of(const std::string& text) {
+  const std::size_t sign = text.find_first_of("<>"), at = text.find('@');
+  if (sign == std::string::npos || text.substr(sign + 1, 1) != "=")
+    throw bad_flag("gate", text, "say it as confirmed>=95% or failed<=10%@20");
+  bj::object gate{
+      {"signal", text.substr(0, sign)},
+      {text[sign] == '>' ? "at_least" : "at_most",
+       share(text.substr(sign + 2, at == std::string::npos ? at : at - sign - 2), "gate")}};
+  if (at != std::string::npos) gate["sample"] = number("gate", text.substr(at + 1), 1);
+  return gate;
+}
+
+bj::object strategy(const Arguments& arguments) {
+  bj::object out;
+  const bool staged = arguments.has("stages");
+  out["kind"] = arguments.has("by-hand")  ? "manual"
+                : staged                  ? "progressive"
+                : arguments.has("canary") ? "canary"
+                                          : "immediate";
+  if (arguments.has("by-hand") && !staged)
+    throw Error(Code::kInvalidArgument, "--by-hand needs --stages").hint("flock help deploy");
+  if (arguments.has("canary") && staged)
+    throw Error(Code::kInvalidArgument, "--canary and --stages exclude each other")
+        .hint("flock help deploy");
+  if (staged) out["stages"] = stages_of(arguments);
+  bj::array gates;
+  for (const std::string& gate : arguments.values("gate")) gates.push_back(gate_of(gate));
+  if (!gates.empty()) out["gates"] = std::move(gates);
+  for (const auto& [flag, key] :
+       {std::pair{"max-updating", "max_updating"}, std::pair{"max-per-minute", "max_per_minute"}})
+    if (arguments.has(flag)) out[key] = number(flag, arguments.value(flag), 1);
+  if (arguments.has("on-failure")) {
+    std::string policy = arguments.value("on-failure");
+    if (policy != "stop" && policy != "pause" && policy != "rollback")
+      throw bad_flag("on-failure", policy, "is none of stop, pause, rollback");
+    out["on_failure"] = policy == "stop" ? "STOP" : policy == "pause" ? "PAUSE" : "ROLL_BACK";
+  }
+  for (const auto& [flag, key] :
+       {std::pair{"offline-patience", "offline_patience"}, std::pair{"start-at", "start_at"}})
+    if (arguments.has(flag)) out[key] = arguments.value(flag);
+  if (arguments.has("approval")) out["approval"] = true;
+  return out;
+}
 
 int deploy(Session& s) {
   std::string fleet = s.client.settings().fleet.value;
@@ -25,6 +107,9 @@ int deploy(Session& s) {
   if (s.arguments.has("soak")) body["soak"] = s.arguments.value("soak");
   if (s.arguments.has("failure-timeout"))
     body["failure_timeout"] = s.arguments.value("failure-timeout");
+  if (s.arguments.has("max-failed"))
+    body["max_failed_ratio"] = share(s.arguments.value("max-failed"), "max-failed");
+  body["strategy"] = strategy(s.arguments);
   bj::value deployment = s.client.post("/v1/deployments", body);
   if (s.arguments.has("no-wait")) {
     print(s.output, deployment,
@@ -50,19 +135,36 @@ Command deploy_command() {
       .name = "deploy",
       .summary = "roll a release out to a fleet and watch it",
       .verbs = {{.usage = "FLEET (--release VERSION | -f FILE) [--soak 5s] "
-                          "[--failure-timeout 10m] [--no-wait]",
+                          "[--failure-timeout 10m] [--canary | --stages 1,10%] "
+                          "[--gate RULE] [--on-failure WHAT] [--no-wait]",
                  .words = {Kind::kFleet},
-                 .flags = std::vector<Flag>{{"release", "VERSION", "a release that exists", 0,
-                                             Kind::kRelease}} +
-                          release_flags() +
-                          std::vector<Flag>{
-                              {"soak", "DURATION", "how long a device must stay healthy to count"},
-                              {"failure-timeout", "DURATION",
-                               "when an unsettled device counts as failed"},
-                              {"no-wait", "", "return at once instead of watching"}},
+                 .flags =
+                     std::vector<Flag>{
+                         {"release", "VERSION", "a release that exists", 0, Kind::kRelease}} +
+                     release_flags() +
+                     std::vector<Flag>{
+                         {"soak", "DURATION", "how long a device must stay healthy to count"},
+                         {"failure-timeout", "DURATION",
+                          "when an unsettled device counts as failed"},
+                         {"canary", "", "5% of the devices first, watched for 10 minutes"},
+                         {"stages", "LIST", "in stages: 1,5%,25% (devices or shares), then all"},
+                         {"stage-soak", "DURATION", "how long each stage is watched"},
+                         {"by-hand", "", "each stage begins by flock rollouts advance"},
+                         {"gate", "RULE",
+                          "confirmed>=95%, online, failed<=10%@20, failed_lately, unhealthy, "
+                          "restarting; may stand several times"},
+                         {"max-failed", "SHARE", "above it the rollout has failed"},
+                         {"max-updating", "N", "devices at the same time"},
+                         {"max-per-minute", "N", "devices that begin"},
+                         {"on-failure", "WHAT", "stop (default), pause or rollback"},
+                         {"offline-patience", "DURATION", "for devices that are away (24h)"},
+                         {"start-at", "TIME", "when it begins (RFC 3339)"},
+                         {"approval", "", "a second person must approve it"},
+                         {"no-wait", "", "return at once instead of watching"}},
                  .run = deploy}},
-      .examples = {"flock deploy demo --release 12",
-                   "flock deploy demo -f compose.yaml --soak 30s"}};
+      .examples = {"flock deploy demo --release 12", "flock deploy demo -f compose.yaml --soak 30s",
+                   "flock deploy demo --release 12 --stages 1,10%,50% --stage-soak 10m --gate "
+                   "'failed<=5%@10' --on-failure rollback"}};
 }
 
 }  // namespace flock::cli

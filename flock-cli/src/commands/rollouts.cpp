@@ -16,10 +16,9 @@ namespace {
 namespace bj = boost::json;
 
 const std::vector<Column> kColumns = {
-    {"ROLLOUT", "id"},           {"RELEASE", "release.version"},
-    {"STATE", "state"},          {"CONFIRMED", "counts.confirmed"},
-    {"FAILED", "counts.failed"}, {"TOTAL", "counts.total"},
-    {"STARTED", "created_at"},   {"REASON", "reason"}};
+    {"ROLLOUT", "id"},         {"RELEASE", "release.version"},    {"STATE", "state"},
+    {"STAGE", "stage"},        {"CONFIRMED", "counts.confirmed"}, {"FAILED", "counts.failed"},
+    {"TOTAL", "counts.total"}, {"STARTED", "created_at"},         {"REASON", "reason"}};
 
 std::string bar(std::int64_t done, std::int64_t total) {
   constexpr std::int64_t kWidth = 18;
@@ -27,6 +26,18 @@ std::string bar(std::int64_t done, std::int64_t total) {
   std::string out;
   for (std::int64_t i = 0; i < kWidth; ++i) out += i < full ? "█" : "░";
   return out;
+}
+
+bool has_ended(const std::string& state) {
+  for (const char* end : {"COMPLETED", "FAILED", "ABORTED", "ROLLED_BACK", "SUPERSEDED"})
+    if (state == end) return true;
+  return false;
+}
+
+// 0 from a server that knew none.
+std::size_t stages_of(const bj::value& rollout) {
+  const bj::value* stages = rollout.as_object().if_contains("stages");
+  return stages != nullptr ? stages->as_array().size() : 0;
 }
 
 void show_event(const Output& output, const net::SseEvent& event) {
@@ -53,7 +64,13 @@ void show_event(const Output& output, const net::SseEvent& event) {
                 value_at(data, "release.version").c_str(), bar(confirmed, total).c_str(),
                 static_cast<long long>(confirmed), static_cast<long long>(total));
     if (failed > 0) std::printf(", %lld failed", static_cast<long long>(failed));
+    const std::string reason = value_at(data, "reason"), state = value_at(data, "state");
+    if (const std::size_t stages = stages_of(data); stages > 1)
+      std::printf("  stage %s of %zu", value_at(data, "stage").c_str(), stages);
+    if (state != "RUNNING") std::printf("  %s", painted(output, state, state).c_str());
     std::puts("");
+    if (!reason.empty() && !data.as_object().contains("ended_at"))
+      std::printf("          %s\n", printable(reason).c_str());
   } else if (event.event == "end") {
     const std::string state = value_at(data, "state");
     const std::string reason = value_at(data, "reason");
@@ -75,7 +92,7 @@ int watch_rollout(Session& s, const std::string& id) {
     show_event(s.output, event);
     if (event.event != "end") return true;
     state = value_at(json::parse(event.data), "state");
-    return state == "RUNNING";  // the stream was only old
+    return !has_ended(state);  // the stream was only old
   });
   return state == "COMPLETED" ? 0 : 9;
 }
@@ -89,17 +106,120 @@ int ls(Session& s) {
   return 0;
 }
 
+std::string path_of(Session& s) {
+  return "/v1/rollouts/" + url_encode(s.arguments.word(0, "a rollout id"));
+}
+
 int show(Session& s) {
-  const std::string id = url_encode(s.arguments.word(0, "a rollout id"));
-  print(s.output, s.client.get("/v1/rollouts/" + id), kColumns, "id");
+  const std::string path = path_of(s);
+  const bj::value rollout = s.client.get(path);
+  print(s.output, rollout, kColumns, "id");
   if (!s.output.is_table()) return 0;
-  std::puts("");
   Output output = s.output;
   output.columns.clear();  // they were for the rollout
-  print(output, s.client.list("/v1/rollouts/" + id + "/devices"),
-        {{"DEVICE", "name"}, {"STATE", "state"}, {"SINCE", "updated_at"}, {"REASON", "reason"}},
+  const bj::value* gates = rollout.as_object().if_contains("gates");
+  if (gates != nullptr && !gates->as_array().empty()) {
+    std::puts("");
+    print(output, *gates,
+          {{"GATE", "signal"},
+           {"NOW", "now"},
+           {"AT LEAST", "at_least"},
+           {"AT MOST", "at_most"},
+           {"DEVICES", "measured_on"},
+           {"RESULT", "result"},
+           {"SINCE", "since"}},
+          "signal");
+  }
+  std::puts("");
+  print(output, s.client.list(path + "/devices"),
+        {{"DEVICE", "name"},
+         {"STAGE", "stage"},
+         {"STATE", "state"},
+         {"SINCE", "updated_at"},
+         {"REASON", "reason"}},
         "device_id");
   return 0;
+}
+
+int timeline(Session& s) {
+  print(s.output,
+        s.client.list(path_of(s) + "/timeline",
+                      number("limit", s.arguments.value("limit", "1000"), 0)),
+        {{"WHEN", "at"},
+         {"STEP", "step"},
+         {"BY", "actor"},
+         {"STATE", "state"},
+         {"STAGE", "stage"},
+         {"WHY", "why"}},
+        "id");
+  return 0;
+}
+
+// What is so about a device in a rollout, as one would say it.
+std::string sentence(const bj::value& rollout, const bj::value& device) {
+  const std::string state = value_at(device, "state"), reason = value_at(device, "reason"),
+                    stage = value_at(device, "stage"), stages = std::to_string(stages_of(rollout)),
+                    release = value_at(rollout, "release.version");
+  const bool online = value_at(device, "online") == "true";
+  const bool turn = std::stoll(stage) <= std::stoll(value_at(rollout, "stage"));
+  if (state == "WAITING" && !turn)
+    return "it is in stage " + stage + " of " + stages + ", which has not begun";
+  if (state == "WAITING")
+    return online ? "its stage has begun; it waits for its turn under the rollout's limits"
+                  : "it is offline; it begins when it is back and there is room";
+  if (state == "PENDING" || state == "DELIVERED")
+    return online ? "it was told to run " + release
+                  : "it is offline; it gets " + release + " when it is back";
+  if (state == "CONFIRMED") return "it runs " + release + ", and has proven it";
+  if (state == "FAILED") return "it could not run " + release;
+  if (state == "SUPERSEDED") return "it is no part of this rollout any more";
+  if (state == "SKIPPED") return "it was not reached, and keeps what it had";
+  if (state == "ROLLING_BACK") return "it is on its way back to what it ran before";
+  if (state == "ROLLED_BACK") return "it runs what it ran before";
+  if (state == "ROLLBACK_FAILED") return "it could not go back to what it ran before";
+  return "it is at work: " + state;
+}
+
+int why(Session& s) {
+  const std::string path = path_of(s), name = s.arguments.word(1, "a device");
+  const bj::value rollout = s.client.get(path);
+  const bj::value devices = s.client.list(path + "/devices");
+  for (const bj::value& device : devices.as_array()) {
+    if (value_at(device, "name") != name && value_at(device, "device_id") != name) continue;
+    if (!s.output.is_table()) {
+      print(s.output, device, {{"DEVICE", "name"}}, "device_id");
+      return 0;
+    }
+    const std::string reason = value_at(device, "reason");
+    std::printf("%s  %s: %s%s\n", printable(value_at(device, "name")).c_str(),
+                value_at(device, "state").c_str(), sentence(rollout, device).c_str(),
+                (reason.empty() ? "" : " (" + printable(reason) + ")").c_str());
+    std::printf(
+        "the rollout  %s%s\n", value_at(rollout, "state").c_str(),
+        (value_at(rollout, "reason").empty() ? "" : ": " + printable(value_at(rollout, "reason")))
+            .c_str());
+    return 0;
+  }
+  throw Error(Code::kNotFound, "the rollout does not concern this device")
+      .with("device", name)
+      .hint("it was not in the target when the rollout was made; flock rollouts show lists who is");
+}
+
+// One that tells a rollout to do something, and shows what it is then.
+template <const char* action>
+int order(Session& s) {
+  print(s.output, s.client.post(path_of(s) + "/actions/" + action, bj::object{}), kColumns, "id");
+  return 0;
+}
+constexpr char kApprove[] = "approve", kPause[] = "pause", kResume[] = "resume",
+               kAdvance[] = "advance", kFinish[] = "finish", kAbort[] = "abort",
+               kRollBack[] = "roll-back";
+
+// What changes devices in ways that somebody may not expect is asked about.
+int roll_back(Session& s) {
+  confirm(s, "Every device that got the release of rollout " + s.arguments.word(0, "a rollout id") +
+                 " goes back to what it ran before. Go on?");
+  return order<kRollBack>(s);
 }
 
 int watch(Session& s) { return watch_rollout(s, s.arguments.word(0, "a rollout id")); }
@@ -109,7 +229,7 @@ int status(Session& s) {
       s.client.get("/v1/rollouts/" + url_encode(s.arguments.word(0, "a rollout id")));
   print(s.output, rollout, kColumns, "id");
   const std::string state = value_at(rollout, "state");
-  return state == "COMPLETED" ? 0 : state == "RUNNING" || state == "PENDING" ? 8 : 9;
+  return state == "COMPLETED" ? 0 : has_ended(state) ? 9 : 8;
 }
 
 }  // namespace
@@ -129,7 +249,54 @@ Command rollouts_command() {
                      .usage = "ID",
                      .summary = "follows it to its end; Ctrl-C detaches",
                      .words = {Kind::kRollout},
-                     .run = watch}},
+                     .run = watch},
+                    {.name = "timeline",
+                     .usage = "ID [--limit N]",
+                     .summary = "what was decided and ordered, and why",
+                     .words = {Kind::kRollout},
+                     .flags = list_flags(),
+                     .run = timeline},
+                    {.name = "why",
+                     .usage = "ID DEVICE",
+                     .summary = "what a device waits for, or what became of it",
+                     .words = {Kind::kRollout, Kind::kDevice},
+                     .run = why},
+                    {.name = "approve",
+                     .usage = "ID",
+                     .summary = "lets one begin that somebody else made",
+                     .words = {Kind::kRollout},
+                     .run = order<kApprove>},
+                    {.name = "pause",
+                     .usage = "ID",
+                     .summary = "no further device begins",
+                     .words = {Kind::kRollout},
+                     .run = order<kPause>},
+                    {.name = "resume",
+                     .usage = "ID",
+                     .summary = "goes on; failures up to now count no more",
+                     .words = {Kind::kRollout},
+                     .run = order<kResume>},
+                    {.name = "advance",
+                     .usage = "ID",
+                     .summary = "the next stage begins, whatever the gates say",
+                     .words = {Kind::kRollout},
+                     .run = order<kAdvance>},
+                    {.name = "finish",
+                     .usage = "ID",
+                     .summary = "all devices begin, without stages and gates",
+                     .words = {Kind::kRollout},
+                     .run = order<kFinish>},
+                    {.name = "abort",
+                     .usage = "ID",
+                     .summary = "ends it; devices that have begun keep the release",
+                     .words = {Kind::kRollout},
+                     .run = order<kAbort>},
+                    {.name = "rollback",
+                     .usage = "ID [--yes]",
+                     .summary = "devices that have begun go back to what they ran before",
+                     .words = {Kind::kRollout},
+                     .flags = {yes_flag()},
+                     .run = roll_back}},
           .examples = {"flock rollouts watch \"$(flock rollouts -o name | head -1)\""}};
 }
 

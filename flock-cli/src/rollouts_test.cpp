@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <boost/json.hpp>
+
+#include "cli_fixture.h"
+
+namespace flock::cli {
+namespace {
+
+namespace bj = boost::json;
+
+constexpr const char* kRollout =
+    R"({"id":"r1","release":{"version":"2"},"state":"RUNNING","stage":1,"stages":[{"devices":1,"soak":"10m"},{"devices":4,"soak":"0s"}],)"
+    R"("gates":[{"signal":"failed","at_most":0.1,"sample":1,"now":0,"measured_on":1,"result":"PASS","since":"2026-11-24T10:00:00.000Z"}],)"
+    R"("counts":{"total":4,"confirmed":1,"failed":0},"reason":"stage 1 of 2 is watched for 10m"})";
+
+TEST_F(Cli, DeploysInStages) {
+  api.answer("POST /v1/deployments", 201, R"({"id":"d1"})");
+  const auto strategy = [&](std::vector<std::string> more) {
+    std::vector<std::string> words{"deploy", "demo", "--release", "2", "--no-wait"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Result result = flock(words);
+    EXPECT_EQ(result.code, 0) << result.err;
+    return bj::parse(api.last_body()).at("strategy").as_object();
+  };
+  EXPECT_EQ(strategy({}), (bj::object{{"kind", "immediate"}}));
+  EXPECT_EQ(strategy({"--canary"}), (bj::object{{"kind", "canary"}}));
+  const bj::object whole =
+      strategy({"--stages", "1,25%", "--stage-soak", "10m", "--gate", "confirmed>=95%", "--gate",
+                "failed<=0.1@20", "--max-updating", "5", "--on-failure", "rollback"});
+  EXPECT_EQ(
+      whole,
+      (bj::object{
+          {"kind", "progressive"},
+          {"stages", bj::array{bj::object{{"count", 1}, {"soak", "10m"}},
+                               bj::object{{"percent", 25.0}, {"soak", "10m"}}}},
+          {"gates", bj::array{bj::object{{"signal", "confirmed"}, {"at_least", 0.95}},
+                              bj::object{{"signal", "failed"}, {"at_most", 0.1}, {"sample", 20}}}},
+          {"max_updating", 5},
+          {"on_failure", "ROLL_BACK"}}));
+  EXPECT_EQ(strategy({"--stages", "1", "--by-hand"}).at("kind"), "manual");
+  for (const std::vector<std::string>& bad :
+       std::vector<std::vector<std::string>>{{"--stages", "some"},
+                                             {"--stages", "5%,x"},
+                                             {"--gate", "failed"},
+                                             {"--gate", "failed<=x"},
+                                             {"--on-failure", "cry"},
+                                             {"--by-hand"},
+                                             {"--canary", "--stages", "1"},
+                                             {"--max-failed", "200%"}}) {
+    std::vector<std::string> words{"deploy", "demo", "--release", "2", "--no-wait"};
+    words.insert(words.end(), bad.begin(), bad.end());
+    EXPECT_EQ(flock(words).code, 2) << bad.front() << bad.back();
+  }
+}
+
+TEST_F(Cli, TellsRolloutsWhatToDo) {
+  for (const auto& [verb, action] :
+       std::vector<std::pair<std::string, std::string>>{{"approve", "approve"},
+                                                        {"pause", "pause"},
+                                                        {"resume", "resume"},
+                                                        {"advance", "advance"},
+                                                        {"finish", "finish"},
+                                                        {"abort", "abort"},
+                                                        {"rollback", "roll-back"}}) {
+    api.answer("POST /v1/rollouts/r1/actions/" + action, 200, kRollout);
+    std::vector<std::string> words{"rollouts", verb, "r1", "-o", "name"};
+    if (verb == "rollback") words.push_back("--yes");
+    EXPECT_EQ(flock(words).out, "r1\n") << verb;
+  }
+  api.answer("GET /v1/rollouts/r1", 200, kRollout);
+  EXPECT_EQ(flock({"rollouts", "status", "r1"}).code, 8);
+}
+
+TEST_F(Cli, SaysWhyADeviceWaits) {
+  api.answer("GET /v1/rollouts/r1", 200, kRollout);
+  api.answer(
+      "GET /v1/rollouts/r1/devices?page_size=1000", 200,
+      R"({"items":[{"device_id":"d1","name":"gw-1","online":true,"state":"CONFIRMED","stage":1},)"
+      R"({"device_id":"d2","name":"gw-2","online":true,"state":"WAITING","stage":2},)"
+      R"({"device_id":"d3","name":"gw-3","online":false,"state":"FAILED","stage":1,"reason":"no_space: 3 MB"}],"next_page_token":""})");
+  const auto why = [&](const char* device) {
+    return flock({"rollouts", "why", "r1", device, "-o", "table"}).out;
+  };
+  constexpr const char* kOfRollout = "the rollout  RUNNING: stage 1 of 2 is watched for 10m\n";
+  EXPECT_EQ(why("gw-1"),
+            std::string("gw-1  CONFIRMED: it runs 2, and has proven it\n") + kOfRollout);
+  EXPECT_EQ(why("d2"), std::string("gw-2  WAITING: it is in stage 2 of 2, which has not begun\n") +
+                           kOfRollout);
+  EXPECT_EQ(why("gw-3"),
+            std::string("gw-3  FAILED: it could not run 2 (no_space: 3 MB)\n") + kOfRollout);
+  EXPECT_EQ(flock({"rollouts", "why", "r1", "gw-4"}).code, 3);
+  const Result shown = flock({"rollouts", "show", "r1", "-o", "table"});
+  EXPECT_NE(shown.out.find("failed"), std::string::npos) << shown.out;
+}
+
+}  // namespace
+}  // namespace flock::cli
