@@ -4,5 +4,5 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 "$root/scripts/build.sh" release >/dev/null
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(http mqtt ingest clickhouse device logs traffic devices scale)
+[ ${#names[@]} -gt 0 ] || names=(http mqtt ingest clickhouse device logs traffic devices rollouts scale)
 for name in "${names[@]}"; do "$root/bench/$name.sh"; done

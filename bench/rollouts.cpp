@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// A rollout over a million devices in a private PostgreSQL: what the engine's statements cost
+// beside the bare ones that they cannot do without, and how many decisions a core makes.
+//   bench_rollouts [COUNT]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+
+#include "async/loop.h"
+#include "base/files.h"
+#include "domain/rollout_decide.h"
+#include "services/rollout_plan_json.h"
+#include "stores/postgres/database.h"
+#include "stores/postgres/rollout_statements.h"
+#include "testing/servers.h"
+
+using namespace flock;
+
+namespace {
+
+namespace sql = postgres::sql;
+using postgres::Params;
+using postgres::Scope;
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+domain::RolloutPlan staged() {
+  domain::RolloutPlan plan;
+  plan.stages = {{.share = 0.1, .soak = Duration(60'000)}, {.share = 0.5}, {.share = 1}};
+  plan.gates = {{.signal = domain::Signal::kConfirmed, .limit = 0.9},
+                {.signal = domain::Signal::kFailed, .limit = 0.1}};
+  return plan;
+}
+
+void decisions() {
+  const domain::RolloutPlan plan = staged();
+  domain::RolloutProgress progress;
+  domain::RolloutSeen seen;
+  seen.ends = domain::stage_ends(plan, 1'000'000);
+  seen.counts.total = 1'000'000;
+  seen.gates.resize(2);
+  constexpr int kRounds = 2'000'000;
+  std::size_t words = 0;
+  const auto start = Clock::now();
+  for (int i = 0; i < kRounds; ++i) {
+    seen.now_ms = i;
+    seen.counts.updating = 100'000 - i % 100'000;
+    seen.counts.confirmed = i % 100'000;
+    for (std::size_t g = 0; g < 2; ++g)
+      seen.gates[g] = domain::look(plan.gates[g], seen.counts, 0, seen.gates[g], i);
+    words += domain::decide(plan, progress, seen).why.size();
+  }
+  const double rate = kRounds / ms_since(start) * 1000;
+  std::printf("decisions with two gates, one core: %.2f million a second (promise: at least 1)%s\n",
+              rate / 1e6, words == 0 ? " " : "");
+}
+
+// The fleet and its devices, as the superuser: triggers and checks are off.
+std::string fill_script(const std::string& org, const std::string& fleet,
+                        const std::string& release, const std::string& count) {
+  return R"(\c flock
+SET session_replication_role = replica;
+INSERT INTO organizations(id, name, slug) VALUES (')" +
+         org + R"(', 'Acme', 'acme');
+INSERT INTO fleets(id, org_id, name, slug) VALUES (')" +
+         fleet + "', '" + org + R"(', 'Edge', 'edge');
+INSERT INTO releases(id, org_id, version, compose, workload, digest) VALUES (')" +
+         release + "', '" + org +
+         R"(', '1', 'x', '{"services":[]}', 'x');
+INSERT INTO devices(id, org_id, fleet_id, name, public_key, architecture, online)
+  SELECT md5('d' || n)::uuid, ')" +
+         org + "', '" + fleet + R"(', 'device-' || n, 'key-' || n, 'arm64', n % 10 > 0
+  FROM generate_series(1, )" +
+         count + R"() n;
+VACUUM ANALYZE devices;
+)";
+}
+
+class Bench {
+ public:
+  explicit Bench(std::string count) : count_(std::move(count)) {}
+
+  Task<void> run() {
+    db_.emplace(co_await asio::this_coro::executor, options());
+    co_await db_->migrate();
+    postgres.execute(fill_script(org_, fleet_, release_, count_));
+    const std::string ours = co_await make_rollout(), bare = co_await make_rollout();
+    const double bare_plan = co_await time(
+        "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, place, stage) SELECT "
+        "org_id, $2::uuid, id, 'WAITING', row_number() OVER () - 1, 0 FROM devices WHERE org_id = "
+        "$1 AND fleet_id = $3::uuid",
+        Params().text(org_).text(bare).text(fleet_));
+    const double plan = co_await time(
+        sql::kRolloutAssign, Params().text(org_).text(fleet_).text(std::nullopt).text(ours));
+    show("planning: membership and stages", plan, bare_plan, "the bare INSERT ... SELECT", 1.5);
+    postgres.execute("\\c flock\nVACUUM ANALYZE rollout_devices;");
+    const double bare_advance = co_await time(
+        "UPDATE rollout_devices SET state = 'PENDING', began_at = now(), updated_at "
+        "= now() WHERE org_id = $1 AND rollout_id = $2 AND place < 100000",
+        Params().text(org_).text(bare));
+    const double advance =
+        co_await time(sql::kRolloutLetGo,
+                      Params().text(org_).text(ours).integer(2).integer(100'000).boolean(false));
+    show("advancing a stage of 100,000", advance, bare_advance, "the bare UPDATE", 2);
+    std::vector<double> counts;
+    for (int i = 0; i < 5; ++i)
+      counts.push_back(co_await time(sql::kStageCounts, Params().text(org_).text(ours).integer(1)));
+    std::sort(counts.begin(), counts.end());
+    std::printf("measuring every gate of a rollout: %.0f ms (promise: 50)\n", counts[2]);
+    db_->close();
+  }
+
+  testing::Postgres postgres;
+
+ private:
+  postgres::Options options() const {
+    postgres::Options options;
+    options.url = postgres.url();
+    options.password = Secret(read_secret_file(postgres.password_file()));
+    options.statement_time = Duration(600'000);
+    return options;
+  }
+
+  Task<std::string> make_rollout() {
+    const std::string deployment = new_uuid(), rollout = new_uuid();
+    co_await db_->query(Scope::system(), sql::kDeploymentInsert,
+                        Params()
+                            .text(deployment)
+                            .text(org_)
+                            .text(release_)
+                            .text(fleet_)
+                            .text(std::nullopt)
+                            .integer(0)
+                            .integer(600'000)
+                            .real(1)
+                            .text(R"({"kind":"immediate"})")
+                            .text(std::string("bench")));
+    std::vector<std::string> ends;
+    for (const auto end : domain::stage_ends(staged(), std::stoll(count_)))
+      ends.push_back(std::to_string(end));
+    co_await db_->query(Scope::system(), sql::kRolloutInsert,
+                        Params()
+                            .text(rollout)
+                            .text(org_)
+                            .text(deployment)
+                            .text(release_)
+                            .text(fleet_)
+                            .text(std::string("RUNNING"))
+                            .texts(ends)
+                            .text(services::progress_json({})));
+    co_return rollout;
+  }
+
+  Task<double> time(const char* statement, Params params) {
+    const auto start = Clock::now();
+    co_await db_->query(Scope::system(), statement, std::move(params));
+    co_return ms_since(start);
+  }
+
+  void show(const char* what, double ours, double bare, const char* reference, double most) const {
+    std::printf("%s: %.0f ms, %s %.0f ms, ratio %.2f (promise: at most %.1f)\n", what, ours,
+                reference, bare, ours / bare, most);
+  }
+
+  const std::string count_, org_ = new_uuid(), fleet_ = new_uuid(), release_ = new_uuid();
+  std::optional<postgres::Database> db_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  decisions();
+  Bench bench(argc > 1 ? argv[1] : "1000000");
+  bench.postgres.start();
+  Loop loop;
+  loop.run(bench.run());
+}
