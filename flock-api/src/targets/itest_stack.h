@@ -141,6 +141,8 @@ class FakeDevice {
   Backend& backend_;
   std::string architecture_;
   std::unique_ptr<mqtt::Client> link_;
+  // Its connection is the backend's, and may hear something when the device is gone.
+  const std::shared_ptr<bool> here_ = std::make_shared<bool>(true);
 };
 
 // Asks every 20 ms until `condition`; throws Error{kTimeout} naming `what`.

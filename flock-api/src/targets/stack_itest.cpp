@@ -346,16 +346,20 @@ Task<void> FakeDevice::join(Api& api, std::string provisioning_key) {
   co_await link_->wait_connected();
   mqtt::Subscription subscription;
   subscription.filter = "devices/" + id + "/desired";
-  co_await link_->subscribe(subscription, [this](mqtt::Delivery delivery) {
-    desired.ParseFromString(delivery.message.payload);
-    ++desired_messages;
-    delivery.ack();
-  });
+  co_await link_->subscribe(subscription,
+                            [this, here = std::weak_ptr(here_)](mqtt::Delivery delivery) {
+                              if (here.expired()) return;
+                              desired.ParseFromString(delivery.message.payload);
+                              ++desired_messages;
+                              delivery.ack();
+                            });
   subscription.filter = "devices/" + id + "/commands";
-  co_await link_->subscribe(subscription, [this](mqtt::Delivery delivery) {
-    commands.emplace_back().ParseFromString(delivery.message.payload);
-    delivery.ack();
-  });
+  co_await link_->subscribe(subscription,
+                            [this, here = std::weak_ptr(here_)](mqtt::Delivery delivery) {
+                              if (here.expired()) return;
+                              commands.emplace_back().ParseFromString(delivery.message.payload);
+                              delivery.ack();
+                            });
 }
 
 device::v1::ReportedState FakeDevice::state(device::v1::ReportedState::Phase phase) {

@@ -135,6 +135,40 @@ void authorize(const Operation& operation, const Principal& who) {
                       "; an admin or owner can change it: flock members");
 }
 
+// Who calls, and whether he may.
+Task<Principals::Quota> let_in(Call& call) {
+  Context& context = call.context;
+  call.who = co_await context.principals.authenticate(call.request);
+  const auto quota = context.principals.admit(call.who, context.parts.settings.api_rate_limit);
+  authorize(call.operation, call.who);
+  co_return quota;
+}
+
+void add_headers(const Call& call, const Principals::Quota& quota, net::Headers& headers) {
+  headers.add("X-Request-Id", call.id);
+  tell_deprecation(call.operation, headers);
+  if (quota.limit == 0) return;
+  headers.add("RateLimit-Policy", "\"default\";q=" + std::to_string(quota.limit) + ";w=60");
+  headers.add("RateLimit", "\"default\";r=" + std::to_string(quota.remaining) +
+                               ";t=" + std::to_string(quota.reset_s));
+}
+
+// The call stands beside the frame: one of over 1 kB is slow to get.
+Task<net::Reply> answer_call(std::unique_ptr<Call> call, const Context::Route& route) {
+  const Operation& operation = call->operation;
+  Principals::Quota quota;
+  if (operation.access != Operation::Access::kPublic) quota = co_await let_in(*call);
+  std::vector<std::string> fields;
+  if (operation.method == "GET")
+    fields = read_fields(call->request, operation.fields);
+  else
+    allow_query(call->request, {"validate_only", operation.query});
+  net::Reply reply = co_await route(*call);
+  if (!reply.stream) keep_fields(fields, reply.response);
+  add_headers(*call, quota, reply.response.headers);
+  co_return reply;
+}
+
 Task<net::Reply> ready(net::Reply reply) { co_return reply; }
 
 // The names of constraints and the places of servers are in the log, not in an answer.
@@ -247,30 +281,8 @@ void Context::measure(const Operation& operation, int status, SteadyPoint began)
 
 Task<net::Reply> Context::answer(const Operation& operation, const Route& route,
                                  net::Request request, net::Parameters parameters) {
-  Call call(*this, operation, std::move(request), std::move(parameters));
-  const bool reads = operation.method == "GET";
-  Principals::Quota quota;
-  if (operation.access != Operation::Access::kPublic) {
-    call.who = co_await principals.authenticate(call.request);
-    quota = principals.admit(call.who, parts.settings.api_rate_limit);
-    authorize(operation, call.who);
-  }
-  std::vector<std::string> fields;
-  if (reads)
-    fields = read_fields(call.request, operation.fields);
-  else
-    allow_query(call.request, {"validate_only", operation.query});
-  net::Reply reply = co_await route(call);
-  net::Headers& headers = reply.response.headers;
-  if (!reply.stream) keep_fields(fields, reply.response);
-  headers.add("X-Request-Id", call.id);
-  tell_deprecation(operation, headers);
-  if (quota.limit > 0) {
-    headers.add("RateLimit-Policy", "\"default\";q=" + std::to_string(quota.limit) + ";w=60");
-    headers.add("RateLimit", "\"default\";r=" + std::to_string(quota.remaining) +
-                                 ";t=" + std::to_string(quota.reset_s));
-  }
-  co_return reply;
+  return answer_call(
+      std::make_unique<Call>(*this, operation, std::move(request), std::move(parameters)), route);
 }
 
 // No coroutine of its own: whatever it throws, the server awaits it in the same place.

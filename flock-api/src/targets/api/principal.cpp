@@ -34,10 +34,22 @@ Error not_valid(const char* why) {
   return Error(Code::kUnauthenticated, why).hint("sign in again: flock login");
 }
 
+Task<Principal> known(Principal principal) { co_return principal; }
+
+template <class Known>
+Task<Principal> look_up(Known& kept, std::string id, Task<Principal> looking, SteadyPoint until) {
+  Principal principal = co_await std::move(looking);
+  if (kept.size() >= kMostKnown) kept.clear();
+  kept[id] = {principal, until};
+  co_return principal;
+}
+
 }  // namespace
 
 std::string Principal::key() const { return (kind == Kind::kUser ? "user:" : "api_key:") + id; }
 
+// No coroutine of its own, nor a large one for who is known: each request comes through here, and a
+// frame of over 1 kB is slow to get.
 Task<Principal> Principals::authenticate(const net::Request& request) {
   const auto header = request.headers.get("Authorization");
   if (!header || !header->starts_with("Bearer "))
@@ -51,14 +63,12 @@ Task<Principal> Principals::authenticate(const net::Request& request) {
   const SteadyPoint now = std::chrono::steady_clock::now();
   if (const auto found = known_.find(id); found != known_.end() && found->second.until > now) {
     const auto& expires = found->second.principal.expires;
-    if (!expires || *expires > system_clock().now()) co_return found->second.principal;
+    if (!expires || *expires > system_clock().now()) return known(found->second.principal);
   }
-  Principal principal = credential.starts_with("flk_")
-                            ? co_await by_key(std::move(credential), organization)
-                            : co_await by_token(std::move(credential), organization);
-  if (known_.size() >= kMostKnown) known_.clear();
-  known_[id] = {principal, now + kKnownFor};
-  co_return principal;
+  const bool key = credential.starts_with("flk_");
+  Task<Principal> looking = key ? by_key(std::move(credential), std::move(organization))
+                                : by_token(std::move(credential), std::move(organization));
+  return look_up(known_, id, std::move(looking), now + kKnownFor);
 }
 
 Task<Principal> Principals::by_key(std::string secret, std::string organization) {
