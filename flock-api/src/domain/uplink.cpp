@@ -32,6 +32,16 @@ std::string over(const char* what, std::size_t limit) {
   return "it has more than " + std::to_string(limit) + " " + what;
 }
 
+// Why these texts cannot be kept; PostgreSQL's hold no NUL.
+std::string judge(const std::string& boot_id, std::initializer_list<std::string_view> texts) {
+  if (boot_id.size() > kNameBytes) return over("bytes in its boot id", kNameBytes);
+  constexpr const char* kNul = "a text in it holds a NUL character";
+  if (boot_id.find('\0') != std::string::npos) return kNul;
+  for (const std::string_view text : texts)
+    if (text.find('\0') != std::string_view::npos) return kNul;
+  return "";
+}
+
 // One protobuf varint; false at the end of the bytes.
 bool varint(std::string_view& in, std::uint64_t& value) {
   value = 0;
@@ -87,7 +97,7 @@ std::string read(std::string_view payload, device::v1::ReportedState& message) {
   if (std::string fault = parse(payload, message); !fault.empty()) return fault;
   if (message.seq() <= 0) return "it has no number (seq), by which reports are put in order";
   if (message.services_size() > kServicesMost) return over("services", kServicesMost);
-  return "";
+  return judge(message.boot_id(), {message.agent_version()});
 }
 
 std::string read(std::string_view payload, device::v1::DeviceEvent& message) {
@@ -95,7 +105,7 @@ std::string read(std::string_view payload, device::v1::DeviceEvent& message) {
   if (message.service().size() > kNameBytes) return over("bytes in a service's name", kNameBytes);
   if (message.command().command_id().size() > kNameBytes)
     return over("bytes in a command's id", kNameBytes);
-  return "";
+  return judge(message.boot_id(), {message.detail(), message.command().message()});
 }
 
 std::string read(std::string_view payload, device::v1::TelemetryBatch& message) {
@@ -128,6 +138,12 @@ std::string read(std::string_view payload, device::v1::LogBatch& message) {
     }
   }
   return "";
+}
+
+std::string shortened(std::string_view text, std::size_t limit) {
+  if (text.size() <= limit) return std::string(text);
+  while (limit > 0 && (text[limit] & 0xc0) == 0x80) --limit;
+  return std::string(text.substr(0, limit));
 }
 
 MessageTimes::MessageTimes(std::int64_t newest_ms, std::int64_t received_ms)

@@ -36,6 +36,9 @@ std::string read(std::string_view payload, device::v1::DeviceEvent& message);
 std::string read(std::string_view payload, device::v1::TelemetryBatch& message);
 std::string read(std::string_view payload, device::v1::LogBatch& message);
 
+// The first `limit` bytes of `text` at most, cut between characters.
+std::string shortened(std::string_view text, std::size_t limit);
+
 // The times of one message, as they are stored. A clock that is more than a day ahead, or further
 // behind than anything is kept, is wrong: then the message counts as written when it arrived, and
 // the spacing inside it is kept.

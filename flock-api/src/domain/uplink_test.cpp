@@ -27,6 +27,13 @@ TEST(Uplink, TopicsOfDevicesAndNothingElse) {
     EXPECT_FALSE(parse_uplink(topic)) << topic;
 }
 
+TEST(Uplink, TextsAreCutBetweenCharacters) {
+  EXPECT_EQ(shortened("abc", 3), "abc");
+  EXPECT_EQ(shortened("abcd", 3), "abc");
+  EXPECT_EQ(shortened("ab\xc3\xa9", 3), "ab");
+  EXPECT_EQ(shortened("\xf0\x9f\x98\x80", 3), "");
+}
+
 TEST(Uplink, RefusesWhatIsOverALimitAndSaysWhich) {
   device::v1::ReportedState state;
   EXPECT_NE(read("\xff\xff", state).find("not the message"), std::string::npos);
@@ -56,7 +63,18 @@ TEST(Uplink, RefusesWhatIsOverALimitAndSaysWhich) {
   logs.mutable_streams(0)->add_gaps()->set_first_number(2);
   EXPECT_NE(read(logs.SerializeAsString(), logs).find("gap"), std::string::npos);
 
+  state.Clear();
+  state.set_seq(1);
+  state.set_agent_version(std::string("1\0", 2));
+  EXPECT_NE(read(state.SerializeAsString(), state).find("NUL"), std::string::npos);
+  state.clear_agent_version();
+  state.set_boot_id(std::string(kNameBytes + 1, 'b'));
+  EXPECT_NE(read(state.SerializeAsString(), state).find("boot id"), std::string::npos);
+
   device::v1::DeviceEvent event;
+  event.mutable_command()->set_message(std::string("\0", 1));
+  EXPECT_NE(read(event.SerializeAsString(), event).find("NUL"), std::string::npos);
+  event.Clear();
   event.set_service(std::string(kNameBytes + 1, 'x'));
   EXPECT_NE(read(event.SerializeAsString(), event).find("name"), std::string::npos);
 }

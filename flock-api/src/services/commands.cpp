@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <map>
 
 #include "async/deadline.h"
 #include "async/loop.h"
@@ -10,6 +11,7 @@
 #include "base/id.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "domain/uplink.h"
 #include "stores/postgres/command_statements.h"
 
 namespace flock::services {
@@ -62,30 +64,33 @@ const char* state_name(CommandResult::State state) {
   }
 }
 
-// The start of what a device said, cut between characters.
-std::string shortened(std::string text) {
-  if (text.size() <= kLongestMessage) return text;
-  std::size_t end = kLongestMessage;
-  while ((text[end] & 0xc0) == 0x80) --end;
-  return text.substr(0, end) + "...";
-}
-
 }  // namespace
 
-Task<void> record_result(postgres::Database& db, internal::v1::CommandResulted result) {
-  const std::string& command = result.result().command_id();
-  const char* const state = state_name(result.result().state());
-  if (state == nullptr || !is_uuid(command)) {
-    log::debug("what became of a command cannot be read", {{"device", result.device_id()}});
-    co_return;
+Task<void> record_results(postgres::Database& db,
+                          std::vector<internal::v1::CommandResulted> results) {
+  // Of one command the first word that ends it; that it began only where that is all.
+  std::map<std::string_view, const internal::v1::CommandResulted*> last;
+  for (const internal::v1::CommandResulted& result : results) {
+    const std::string& command = result.result().command_id();
+    if (state_name(result.result().state()) == nullptr || !is_uuid(command)) {
+      log::debug("what became of a command cannot be read", {{"device", result.device_id()}});
+      continue;
+    }
+    const auto [at, fresh] = last.emplace(command, &result);
+    if (!fresh && at->second->result().state() == CommandResult::STARTED) at->second = &result;
   }
-  co_await db.query(Scope::system(), sql::kCommandResult,
-                    Params()
-                        .text(result.org_id())
-                        .text(result.device_id())
-                        .text(command)
-                        .text(std::string(state))
-                        .text(shortened(result.result().message())));
+  if (last.empty()) co_return;
+  std::vector<std::string> orgs, devices, commands, states, messages;
+  for (const auto& [command, result] : last) {
+    orgs.push_back(result->org_id());
+    devices.push_back(result->device_id());
+    commands.emplace_back(command);
+    states.emplace_back(state_name(result->result().state()));
+    messages.push_back(domain::shortened(result->result().message(), kLongestMessage));
+  }
+  co_await db.query(
+      Scope::system(), sql::kCommandResults,
+      Params().texts(orgs).texts(devices).texts(commands).texts(states).texts(messages));
 }
 
 CommandDriver::CommandDriver(Executor executor, postgres::Database& db, mqtt::Bus& bus)

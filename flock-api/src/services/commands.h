@@ -5,6 +5,7 @@
 #pragma once
 
 #include <deque>
+#include <vector>
 
 #include "async/event.h"
 #include "flock/internal/v1/internal.pb.h"
@@ -13,9 +14,10 @@
 
 namespace flock::services {
 
-// Writes down what a device says became of a command; the same again, and what comes late, changes
-// nothing. Throws kUnavailable.
-Task<void> record_result(postgres::Database& db, internal::v1::CommandResulted result);
+// Writes down what devices say became of commands, in one statement; the same again, and what comes
+// late, changes nothing. Throws kUnavailable.
+Task<void> record_results(postgres::Database& db,
+                          std::vector<internal::v1::CommandResulted> results);
 
 class CommandDriver {
  public:

@@ -126,6 +126,36 @@ TEST_F(Ingester, PoisonGoesAsideAndBlocksNobody) {
   });
 }
 
+// What PostgreSQL would refuse must not come back for ever.
+TEST_F(Ingester, NoTextStopsTheOthers) {
+  on_site([](Site& site) -> Task<void> {
+    const std::string id = co_await site.device(), other = co_await site.device();
+    ReportedState state;
+    state.set_seq(now_ms());
+    for (const std::string& version :
+         {std::string("1\0.0", 4), std::string(199, 'v') + "\xc3\xa9" + "beta"}) {
+      state.set_seq(state.seq() + 1);
+      state.set_agent_version(version);
+      co_await site.send(id, "state", state.SerializeAsString());
+    }
+    DeviceEvent event;
+    event.set_seq(state.seq() + 1);
+    event.set_at_ms(now_ms());
+    event.set_kind(DeviceEvent::SHUTDOWN);
+    event.set_detail(std::string(199, 'd') + "\xc3\xa9");
+    co_await site.send(id, "events", event.SerializeAsString());
+    co_await site.report(other, now_ms());
+    co_await site.until("the report behind them", [&] { return site.turns[other] == "connected"; });
+    co_await site.until("one is put aside", [&] { return site.quarantined().size() == 1; });
+    EXPECT_EQ(site.turns[id], "connected");
+    co_await eventually("the history", [&]() -> Task<bool> {
+      const auto rows =
+          co_await site.series.connectivity({site.org, {}, {id}, {}}, 0, INT64_MAX, 9);
+      co_return rows.size() == 2u;
+    });
+  });
+}
+
 TEST_F(Ingester, TellsEachTurnOnceWithItsReason) {
   on_site([](Site& site) -> Task<void> {
     const std::string id = co_await site.device();

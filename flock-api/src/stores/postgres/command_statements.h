@@ -43,10 +43,12 @@ inline constexpr const char* kCommandSent =
     "UPDATE device_commands SET state = 'SENT', sent_at = coalesce(sent_at, now()), changed_at = "
     "now() WHERE org_id = $1 AND id = $2 AND state = 'PENDING'";
 // A device that ran it although it was believed lost has the last word.
-inline constexpr const char* kCommandResult =
-    "UPDATE device_commands SET state = $4, message = $5, changed_at = now() WHERE org_id = $1 AND "
-    "device_id = $2 AND id = $3 AND (state IN ('PENDING', 'SENT') OR $4 <> 'STARTED' AND state IN "
-    "('STARTED', 'EXPIRED') AND state <> $4)";
+inline constexpr const char* kCommandResults =
+    "UPDATE device_commands c SET state = r.state, message = r.message, changed_at = now() FROM "
+    "unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[]) r(org_id, device_id, id, "
+    "state, message) WHERE c.org_id = r.org_id AND c.device_id = r.device_id AND c.id = r.id AND "
+    "(c.state IN ('PENDING', 'SENT') OR r.state <> 'STARTED' AND c.state IN ('STARTED', "
+    "'EXPIRED') AND c.state <> r.state)";
 // What was sent may be under way; what was begun and never ended is given up after a day.
 inline constexpr const char* kCommandsExpire =
     "UPDATE device_commands SET changed_at = now(), state = CASE WHEN state = 'STARTED' THEN "

@@ -102,8 +102,7 @@ Task<void> StateLane::process(const Batch& batch, Work& work) {
                          SpooledMessage::PRESENCE,
                          payload_of(turn),
                          turn.message});
-  for (internal::v1::CommandResulted& result : work.results)
-    co_await services::record_result(parts_.db, std::move(result));
+  co_await services::record_results(parts_.db, std::move(work.results));
   co_await publish_all(parts_.bus, std::move(work.messages));
   co_await parts_.live.mark_told(std::move(work.told));
   co_await quarantine_.put(std::move(work.poison));
@@ -208,7 +207,7 @@ std::string StateLane::read_event(const mqtt::Delivery& delivery, std::size_t in
     }
     case DeviceEvent::SHUTDOWN: {
       // It is still there; what follows is a goodbye, or silence that is now explained.
-      const std::string reason = "shutdown: " + event_.detail().substr(0, kDetailBytes);
+      const std::string reason = "shutdown: " + domain::shortened(event_.detail(), kDetailBytes);
       const Turn turn{device->org, device->fleet, id, reason, true, at_ms, index};
       work.rows.push_back(
           {source_of(*device, id, work.now_ms), SpooledMessage::PRESENCE, payload_of(turn), index});
@@ -266,8 +265,8 @@ void StateLane::take_change(const Batch& batch, const Report& report, Device& de
   if (!device.presence.online || device.agent_version != state.agent_version() ||
       device.silent_after != silent_after)
     work.heard.push_back({std::string(report.device), domain::Sign::kReport, report.seq,
-                          work.now_ms, state.agent_version().substr(0, kDetailBytes), silent_after,
-                          report.message});
+                          work.now_ms, domain::shortened(state.agent_version(), kDetailBytes),
+                          silent_after, report.message});
   changed.set_org_id(device.org);
   changed.set_fleet_id(device.fleet);
   changed.set_device_id(std::string(report.device));
