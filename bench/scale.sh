@@ -20,6 +20,7 @@ connections=${connections:-$most}
 targets="ingester scheduler audit"
 down() {
   for part in $targets; do stop $part; done
+  stop clickhouse TERM 60   # it may be merging
   FLOCK_HOME=$home "$root/dev" down --wipe >/dev/null
 }
 [ ! -e "$home" ] || down

@@ -71,7 +71,9 @@ Task<void> Watch::follow() {
     for (const net::SseEvent& event : events) {
       if (event.event == "gap") ++seen_.gaps;
       const std::int64_t sent = event.event == "device.state_changed" ? time_in(event.data) : 0;
-      if (sent > 0) seen_.events.add(static_cast<double>(now - sent) / 1e6);
+      if (sent <= 0) continue;
+      lag_ms_ = static_cast<double>(now - sent) / 1e6;
+      seen_.events.add(lag_ms_);
     }
     co_return;
   };

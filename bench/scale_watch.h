@@ -51,6 +51,8 @@ class Watch {
   ~Watch();
   // True once the stream has begun.
   bool follows() const noexcept { return follows_; }
+  // How late the newest event was, in milliseconds: what waits in front of those who follow.
+  double lag() const noexcept { return lag_ms_; }
   // What was seen since the last call.
   Seen take();
 
@@ -62,6 +64,7 @@ class Watch {
 
   WatchOptions options_;
   std::atomic<bool> follows_ = false;
+  std::atomic<double> lag_ms_ = 0;
   std::mutex mutex_;
   Seen seen_;
   std::int64_t seq_;

@@ -13,7 +13,7 @@ namespace flock::agent::sim {
 namespace {
 
 // Each device has a connection to the broker.
-constexpr std::int64_t kCallsAtOnce = 32, kOtherFiles = 64 + kCallsAtOnce;
+constexpr std::int64_t kJoinAtOnce = 32, kOtherFiles = 64 + kJoinAtOnce;
 constexpr std::size_t kGoodbyesAtOnce = 256;
 
 void allow_files(std::int64_t devices) {
@@ -48,8 +48,8 @@ struct Fleet::Impl {
     world.provisioning_key_file = options.provisioning_key_file;
     world.name_prefix = options.name_prefix;
     world.behaviour = options.behaviour;
-    world.calls =
-        std::make_unique<Gate>(executor, kCallsAtOnce, static_cast<std::size_t>(options.count));
+    world.joining =
+        std::make_unique<Gate>(executor, kJoinAtOnce, static_cast<std::size_t>(options.count));
     std::shared_ptr<net::TlsContext> tls;
     if (options.server.starts_with("https:")) {
       net::TlsOptions roots;

@@ -84,7 +84,7 @@ Task<void> VirtualDevice::join() {
   Backoff backoff(Duration(500), Duration(30'000));
   for (;;) {
     try {
-      const Gate::Pass pass = co_await world_.calls->enter();
+      const Gate::Pass pass = co_await world_.joining->enter();
       co_await identity_.token();
       break;
     } catch (const Error& error) {
@@ -121,7 +121,6 @@ void VirtualDevice::start_session() {
   options.will->payload = lost.SerializeAsString();
   options.will_delay = kWillDelay;
   options.credentials = [this]() -> Task<mqtt::Credentials> {
-    const Gate::Pass pass = co_await world_.calls->enter();
     const std::string token = co_await identity_.token();
     co_return mqtt::Credentials{identity_.device_id(), Secret(token)};
   };

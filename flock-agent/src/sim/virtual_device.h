@@ -35,8 +35,8 @@ struct World {
   std::string server, provisioning_key_file, name_prefix;
   Behaviour behaviour;
   std::function<net::ClientOptions()> http;
-  // Calls to the API: more at once would only wait there, and be refused.
-  std::unique_ptr<Gate> calls;
+  // To registration: more at once would only wait in the API, and be refused.
+  std::unique_ptr<Gate> joining;
   // One for all, made when the first device learns the broker's CA.
   std::shared_ptr<net::TlsContext> broker_tls;
   std::string broker_ca;
