@@ -424,7 +424,8 @@ TEST_F(Logs, AreFollowedAndSearchedInClickHouse) {
               co_await site.api.call("GET", "/v1/logs?contains=e&service=web&order=asc");
           EXPECT_EQ(found.at("items").as_array().size(), 1u) << site.api.last.body;
           co_await site.measure("edge", "cpu_ratio", now_ms(), 0.5);
-          const bj::value shown = co_await site.api.call("GET", "/v1/devices/in-edge");
+          const bj::value shown =
+              co_await site.api.call("GET", "/v1/devices/in-edge?include=metrics");
           EXPECT_EQ(shown.at_pointer("/metrics/host/cpu_ratio"), 0.5);
         }(s));
       },

@@ -289,7 +289,9 @@ TEST_F(Releases, RetentionTakesOnlyWhatNobodyNeeds) {
     co_await deploy(api, device, "3");
     services::AuditTrail audit(backend.bus);
     const auto retire = [&] { return services::retire_releases(backend.db, audit); };
-    EXPECT_EQ(co_await retire(), 0) << "nobody asked for it";
+    while (co_await retire() > 0) {  // what organizations of other tests asked for
+    }
+    EXPECT_EQ((co_await versions(api, "")).size(), 7u) << "nobody asked for it";
     co_await api.call("PUT", "/v1/release-retention", bj::object{{"keep_days", 30}});
     EXPECT_EQ(co_await retire(), 0) << "all are young";
     co_await api.call("PUT", "/v1/release-retention", bj::object{{"keep_last", 1}});

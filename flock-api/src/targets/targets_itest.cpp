@@ -68,7 +68,7 @@ TEST(Targets, CarryADeviceFromSetupToAConfirmedRollout) {
              "/services/a/build"},
             {"POST", "/v1/deployments", R"({"release_id":"x","target":{}})", 400, "/target"},
             {"POST", "/v1/deployments",
-             R"({"release_id":"x","target":{"fleet_id":"f"},"strategy":{"kind":"canary"}})", 400,
+             R"({"release_id":"x","target":{"fleet_id":"f"},"strategy":{"kind":"sudden"}})", 400,
              "/strategy/kind"},
             {"POST", "/v1/devices/register", "{}", 400, "/provisioning_key"},
             {"POST", "/v1/fleets", std::string(2 << 20, 'x'), 413, "too large"},

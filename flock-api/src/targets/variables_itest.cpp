@@ -194,7 +194,7 @@ TEST_F(Variables, ASecretGoesInAndNeverComesOut) {
   });
   const std::string logged = ::testing::internal::GetCapturedStderr();
   log::set_level(log::Level::kInfo);
-  EXPECT_NE(logged.find("rollout started"), std::string::npos) << "the log is whole";
+  EXPECT_NE(logged.find("rollout made"), std::string::npos) << "the log is whole";
   EXPECT_EQ(logged.find(kCanary), std::string::npos) << logged;
 }
 

@@ -120,7 +120,7 @@ int show(Session& s) {
   const bj::value* gates = rollout.as_object().if_contains("gates");
   if (gates != nullptr && !gates->as_array().empty()) {
     std::puts("");
-    print(output, *gates,
+    print(output, bj::object{{"items", *gates}},
           {{"GATE", "signal"},
            {"NOW", "now"},
            {"AT LEAST", "at_least"},
@@ -183,8 +183,8 @@ std::string sentence(const bj::value& rollout, const bj::value& device) {
 int why(Session& s) {
   const std::string path = path_of(s), name = s.arguments.word(1, "a device");
   const bj::value rollout = s.client.get(path);
-  const bj::value devices = s.client.list(path + "/devices");
-  for (const bj::value& device : devices.as_array()) {
+  const bj::value devices = s.client.list(path + "/devices", 0);
+  for (const bj::value& device : devices.at("items").as_array()) {
     if (value_at(device, "name") != name && value_at(device, "device_id") != name) continue;
     if (!s.output.is_table()) {
       print(s.output, device, {{"DEVICE", "name"}}, "device_id");
