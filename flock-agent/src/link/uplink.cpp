@@ -130,7 +130,8 @@ struct Uplink::Impl {
   Task<void> work(Channel& c) {
     for (;;) {
       c.wake.reset();
-      if (connected && now() >= c.send_at) {
+      const SteadyPoint at = now();
+      if (connected && at >= c.send_at) {
         if (has_gaps(c)) {
           co_await tell_gaps(c);
           continue;
@@ -148,7 +149,7 @@ struct Uplink::Impl {
       const Duration pause = until_stored(c);
       if (pause.count() == 0) store_memory(c);
       if (c.memory.empty()) idle.set();
-      co_await wait(c, pause);
+      co_await wait(c, pause, at);
     }
   }
 
@@ -164,10 +165,11 @@ struct Uplink::Impl {
     return std::max(Duration(0), std::chrono::ceil<Duration>(end - now()));
   }
 
-  // Until there is something to do.
-  Task<void> wait(Channel& c, Duration pause) const {
+  // Until there is something to do. `at`: when it was not yet time to send; asked again here it may
+  // be, and nobody would wake the worker.
+  Task<void> wait(Channel& c, Duration pause, SteadyPoint at) const {
     if (c.memory.empty()) pause = Duration::max();
-    const Duration sending = std::chrono::ceil<Duration>(c.send_at - now());
+    const Duration sending = std::chrono::ceil<Duration>(c.send_at - at);
     if (connected && sending.count() > 0) pause = std::min(pause, sending);
     if (pause == Duration::max())
       co_await c.wake.wait();
