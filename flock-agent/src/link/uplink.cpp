@@ -94,7 +94,8 @@ struct Uplink::Impl {
   Task<void> work(Channel& c) {
     for (;;) {
       c.wake.reset();
-      if (connected && now() >= c.send_at) {
+      const SteadyPoint at = now();
+      if (connected && at >= c.send_at) {
         if (has_gaps(c)) {
           co_await tell_gaps(c);
           continue;
@@ -112,7 +113,7 @@ struct Uplink::Impl {
       const Duration pause = store_due(c);
       if (!c.has_backlog()) c.release();
       idle.set();
-      co_await wait(c, pause);
+      co_await wait(c, pause, at);
     }
   }
 
@@ -139,9 +140,10 @@ struct Uplink::Impl {
     return c.memory.empty() ? Duration::max() : kDiskPause;
   }
 
-  // Until there is something to do.
-  Task<void> wait(Channel& c, Duration pause) const {
-    const Duration sending = std::chrono::ceil<Duration>(c.send_at - now());
+  // Until there is something to do. `at`: when it was not yet time to send; asked again here it may
+  // be, and nobody would wake the worker.
+  Task<void> wait(Channel& c, Duration pause, SteadyPoint at) const {
+    const Duration sending = std::chrono::ceil<Duration>(c.send_at - at);
     if (connected && sending.count() > 0) pause = std::min(pause, sending);
     co_await wait_at_most(c, pause);
   }
