@@ -274,6 +274,13 @@ bool Device::all_sent() const {
   });
 }
 
+std::string Device::waiting() const {
+  const agent::Lost& lost = uplink_.lost();
+  return std::to_string(uplink_.waiting_records()) + " on disk, lost " +
+         std::to_string(lost.events + lost.log_lines + lost.telemetry_points) +
+         (connected_ ? ", connected" : ", not connected");
+}
+
 Task<void> Device::close() {
   flush();
   co_await sending_.join();

@@ -53,6 +53,8 @@ class Device {
   void flush();
   // The broker has acknowledged all of it.
   bool all_sent() const;
+  // What waits on its disk, and what was thrown away; for people.
+  std::string waiting() const;
   Task<void> close();
   // Says this, whatever it is, straight to the broker.
   Task<void> send(std::string leaf, std::string payload);

@@ -14,7 +14,7 @@ constexpr const char* kService = "web";
 constexpr std::string_view kReason = "shutdown: ";
 constexpr std::int64_t kYear = 366LL * 86'400'000;
 constexpr std::size_t kMost = 1'000'000;
-constexpr std::size_t kFaultsShown = 400;
+constexpr std::size_t kFaultsShown = 1000;
 
 constexpr const char* kDone =
     "SELECT count(*) AS done FROM device_commands WHERE org_id = $1 AND state = 'DONE' AND right("
@@ -147,7 +147,14 @@ Task<Counts> Ledger::count(Fleet& fleet, SteadyPoint broker_back) {
         if (seen > 0 && gap)
           note(counts.faults, "a line and a gap: " + device->id() + " " + std::to_string(number));
         if (seen > 0 || gap) continue;
-        const bool broker = device->acknowledged(kind, number) < broker_back;
+        const SteadyPoint acknowledged = device->acknowledged(kind, number);
+        if (acknowledged == SteadyPoint::max()) {
+          ++counts.unsent;
+          note(counts.faults, std::string(name_of(kind)) + " " + std::to_string(number) + " of " +
+                                  device->id() + " is with it: " + device->waiting());
+          continue;
+        }
+        const bool broker = acknowledged < broker_back;
         ++(broker ? counts.lost_by_broker : counts.lost);
         if (!broker)
           note(counts.faults,

@@ -15,6 +15,7 @@ struct Counts {
   std::int64_t received = 0;        // each once
   std::int64_t gaps = 0;            // lines that are told as missing
   std::int64_t lost = 0;            // neither received nor told as missing
+  std::int64_t unsent = 0;          // still kept by its device
   std::int64_t lost_by_broker = 0;  // had the acknowledgement of a broker that was killed
   std::int64_t repeated = 0;        // told on the internal bus more than once
   std::int64_t untold = 0;          // results of commands that are stored and were not told

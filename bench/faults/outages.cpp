@@ -13,8 +13,7 @@
 namespace flock::faults {
 namespace {
 
-// Of one ingester, in bytes: the least that makes sense for segments of 64 KiB.
-constexpr std::int64_t kSmallSpool = 2 << 20;
+constexpr std::int64_t kMiB = 1 << 20;
 
 template <class Server>
 void add(std::vector<Case>& cases, const Suite& suite, const std::string& name, Server& server) {
@@ -87,10 +86,13 @@ std::vector<Case> outages(const Suite& suite, Pair ingesters) {
 
 Task<void> run_without_room(Suite& suite) {
   {
-    Ingester small(suite.stack, "small", {"--ingester.spool_bytes=" + std::to_string(kSmallSpool)});
+    // Telemetry of the outage has room in it, lines have not.
+    const std::int64_t spool = (suite.is_short() ? 2 : 8) * kMiB;
+    Ingester small(suite.stack, "small", {"--ingester.spool_bytes=" + std::to_string(spool)});
     small.start();
     co_await until_ready(small);
-    Case one = without_series(suite, "ClickHouse killed, spool of 2 MiB", 4 * kSmallSpool);
+    Case one = without_series(
+        suite, "ClickHouse killed, spool of " + std::to_string(spool / kMiB) + " MiB", 4 * spool);
     one.drops_lines = true;
     one.check = [](Fleet&, std::string&) -> Task<std::string> {
       co_return "the lines that were dropped are told as gaps";
@@ -106,7 +108,7 @@ Task<void> run_without_room(Suite& suite) {
   }
   full.start();
   co_await until_ready(full);
-  Case one = without_series(suite, "ClickHouse killed, disk of 2 MiB full", 4 * kSmallSpool);
+  Case one = without_series(suite, "ClickHouse killed, disk of 2 MiB full", 8 * kMiB);
   one.check = [&full](Fleet&, std::string& faults) -> Task<std::string> {
     const std::string log = read_file(full.log(), 16 << 20).value_or("");
     if (log.find("cannot be written to disk") == std::string::npos)

@@ -11,6 +11,8 @@ namespace flock::faults {
 namespace {
 
 constexpr Duration kLook{200};
+// Devices keep what they have said on one disk, and have up to a minute until they connect again.
+constexpr Duration kSending{120'000};
 // Nothing more arrives after this long without news.
 constexpr Duration kQuiet{30'000};
 
@@ -86,7 +88,7 @@ Task<void> Suite::run(const Case& one, Fleet& devices) {
   devices.stop();
   co_await tasks.join();
   if (failure) std::rethrow_exception(failure);
-  co_await devices.all_sent(Duration(60'000));
+  co_await devices.all_sent(kSending);
   co_await recovery(devices, devices.rounds());
   // What was told in the meantime is on its way.
   co_await sleep_for(Duration(300));
@@ -115,6 +117,7 @@ void Suite::print(const Case& one, const Fleet& fleet, const Counts& counts, Dur
   if (counts.lost_by_broker > 0)
     add(std::to_string(counts.lost_by_broker) + " more that the killed broker had acknowledged");
   if (counts.wrong_reports > 0) add(std::to_string(counts.wrong_reports) + " reports not current");
+  if (counts.unsent > 0) add(std::to_string(counts.unsent) + " still kept by devices");
   if (counts.untold > 0)
     add(std::to_string(counts.untold) + " results stored, not told on the bus");
   if (counts.offline > 0) add(std::to_string(counts.offline) + " turned offline");
@@ -123,8 +126,9 @@ void Suite::print(const Case& one, const Fleet& fleet, const Counts& counts, Dur
               static_cast<long long>(counts.received), static_cast<long long>(counts.lost),
               static_cast<long long>(counts.gaps), static_cast<long long>(counts.repeated),
               std::chrono::duration<double>(recovery).count(), remarks.c_str());
-  const bool fine = counts.lost == 0 && counts.wrong_reports == 0 && counts.offline == 0 &&
-                    (counts.gaps == 0 || one.drops_lines) && counts.faults.empty();
+  const bool fine = counts.lost == 0 && counts.unsent == 0 && counts.wrong_reports == 0 &&
+                    counts.offline == 0 && (counts.gaps == 0 || one.drops_lines) &&
+                    counts.faults.empty();
   if (!fine) {
     ++failed;
     std::printf("FAILED: %s\n", counts.faults.c_str());
