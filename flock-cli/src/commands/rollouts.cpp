@@ -3,6 +3,7 @@
 
 #include <boost/json.hpp>
 #include <cstdio>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/json.h"
@@ -40,7 +41,8 @@ std::size_t stages_of(const bj::value& rollout) {
   return stages != nullptr ? stages->as_array().size() : 0;
 }
 
-void show_event(const Output& output, const net::SseEvent& event) {
+// `said`: what the rollout waited for when it was last shown.
+void show_event(const Output& output, const net::SseEvent& event, std::string& said) {
   if (output.format == Format::kJson) {
     std::printf("{\"event\":\"%s\",\"data\":%s}\n", event.event.c_str(), event.data.c_str());
     return;
@@ -69,7 +71,7 @@ void show_event(const Output& output, const net::SseEvent& event) {
       std::printf("  stage %s of %zu", value_at(data, "stage").c_str(), stages);
     if (state != "RUNNING") std::printf("  %s", painted(output, state, state).c_str());
     std::puts("");
-    if (!reason.empty() && !data.as_object().contains("ended_at"))
+    if (reason != std::exchange(said, reason) && !data.as_object().contains("ended_at"))
       std::printf("          %s\n", printable(reason).c_str());
   } else if (event.event == "end") {
     const std::string state = value_at(data, "state");
@@ -87,9 +89,9 @@ int watch_rollout(Session& s, const std::string& id) {
     std::fprintf(stderr,
                  "Ctrl-C detaches; the rollout goes on. Attach again: flock rollouts watch %s\n",
                  id.c_str());
-  std::string state;
+  std::string state, said;
   s.client.events("/v1/rollouts/" + url_encode(id) + "/events", [&](const net::SseEvent& event) {
-    show_event(s.output, event);
+    show_event(s.output, event, said);
     if (event.event != "end") return true;
     state = value_at(json::parse(event.data), "state");
     return !has_ended(state);  // the stream was only old
