@@ -23,6 +23,7 @@ struct DeviceRead {
 
 // What was read, with the versions of its rows.
 struct Kept : FoundDevice {
+  explicit Kept(FoundDevice found) : FoundDevice(std::move(found)) {}
   std::string row_version, fleet_id, fleet_version;
   SteadyPoint until;
 
