@@ -137,7 +137,7 @@ class Bench {
                             .integer(0)
                             .integer(600'000)
                             .real(1)
-                            .text(R"({"kind":"immediate"})")
+                            .text(std::string(R"({"kind":"immediate"})"))
                             .text(std::string("bench")));
     std::vector<std::string> ends;
     for (const auto end : domain::stage_ends(staged(), std::stoll(count_)))
