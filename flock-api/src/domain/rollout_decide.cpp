@@ -106,8 +106,7 @@ class Look {
   bool patience_is_over() const {
     return seen_.now_ms - progress_.opened_ms >= plan_.offline_patience.count();
   }
-  // Under a limit only devices that are there begin: the others would all come at once later.
-  bool limited() const { return plan_.limits.updating > 0 || plan_.limits.per_minute > 0; }
+  bool limited() const { return plan_.limits.any(); }
   std::int64_t ready() const { return limited() ? counts_.waiting_online : counts_.waiting(); }
   std::int64_t away() const { return counts_.offline + (limited() ? counts_.waiting_offline : 0); }
   std::int64_t room_beside(std::int64_t busy, bool by_the_minute) const {

@@ -47,6 +47,8 @@ struct Gate {
 struct Limits {
   std::int64_t updating = 0;    // devices at the same time
   std::int64_t per_minute = 0;  // devices that begin
+  // Then only devices that are there begin: the others would all come at once later.
+  bool any() const noexcept { return updating > 0 || per_minute > 0; }
 };
 
 enum class OnFailure { kStop, kPause, kRollBack };

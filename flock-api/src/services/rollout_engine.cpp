@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rollout_engine.h"
 
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdint>
 
@@ -65,23 +64,23 @@ StageCounts counts_of(const Row& row) {
 
 Task<void> put(postgres::Transaction& tx, const LockedRollout& rollout) {
   const RolloutProgress& progress = rollout.progress;
-  co_await tx.query(sql::kRolloutPut, Params()
-                                          .text(rollout.org)
-                                          .text(rollout.id)
-                                          .text(std::string(name_of(progress.state)))
-                                          .text(progress.why)
-                                          .integer(progress.stage)
-                                          .text(progress_json(progress))
-                                          .text(gates_json(rollout.plan, rollout.gates))
-                                          .boolean(has_ended(progress.state)));
+  co_await tx.query(sql::kRolloutPut,
+                    Params()
+                        .text(rollout.org)
+                        .text(rollout.id)
+                        .text(std::string(name_of(progress.state)))
+                        .text(progress.why)
+                        .integer(progress.stage)
+                        .text(progress_json(progress))
+                        .text(boost::json::serialize(gates_json(rollout.plan, rollout.gates)))
+                        .boolean(has_ended(progress.state)));
 }
 
 Task<void> write_down(postgres::Transaction& tx, const LockedRollout& rollout,
                       const RolloutSeen& seen, std::string what, std::optional<std::string> actor,
                       std::int64_t devices) {
-  boost::json::object inputs{
-      {"counts", counts_json(seen.counts)},
-      {"gates", boost::json::parse(gates_json(rollout.plan, rollout.gates))}};
+  boost::json::object inputs{{"counts", counts_json(seen.counts)},
+                             {"gates", gates_json(rollout.plan, rollout.gates)}};
   if (!seen.first_failure.empty()) inputs["first_failure"] = seen.first_failure;
   // An order is a turn as well; the rest is how the engine gets from one to the next.
   const bool is_news = actor || what == name_of(Step::kBegin) || what == name_of(Step::kPause) ||
@@ -103,12 +102,12 @@ Task<void> write_down(postgres::Transaction& tx, const LockedRollout& rollout,
 // What a step does beside the rollout's own row.
 Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const Decision& decision) {
   const auto params = [&] { return Params().text(rollout.org).text(rollout.id); };
-  const bool limited = rollout.plan.limits.updating > 0 || rollout.plan.limits.per_minute > 0;
   switch (decision.step) {
     case Step::kLetGo:
-      co_await tx.query(
-          sql::kRolloutLetGo,
-          params().integer(rollout.progress.stage).integer(decision.count).boolean(limited));
+      co_await tx.query(sql::kRolloutLetGo, params()
+                                                .integer(rollout.progress.stage)
+                                                .integer(decision.count)
+                                                .boolean(rollout.plan.limits.any()));
       break;
     case Step::kReturn:
       co_await tx.query(sql::kRolloutReturn, params().integer(decision.count));
@@ -298,7 +297,8 @@ Task<void> RolloutEngine::advance_one(std::string org, std::string id) {
       }
       if (decision.step == Step::kWait) break;
     }
-    co_await put(tx, *rollout);
+    // While it waits for the same, nothing but its gates moves.
+    if (changed || !rollout->plan.gates.empty()) co_await put(tx, *rollout);
     if (has_ended(rollout->progress.state)) {
       log::info("rollout ended", {{"rollout", id},
                                   {"state", std::string(name_of(rollout->progress.state))},

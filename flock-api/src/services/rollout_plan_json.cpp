@@ -242,7 +242,7 @@ void read_progress(const std::string& text, RolloutProgress& progress) {
   if (const bj::value* cause = stored.if_contains("cause")) progress.cause = cause->as_string();
 }
 
-std::string gates_json(const RolloutPlan& plan, const std::vector<GateView>& views) {
+bj::array gates_json(const RolloutPlan& plan, const std::vector<GateView>& views) {
   bj::array out;
   for (std::size_t i = 0; i < views.size(); ++i) {
     const GateView& view = views[i];
@@ -256,7 +256,7 @@ std::string gates_json(const RolloutPlan& plan, const std::vector<GateView>& vie
     gate["looked_ms"] = view.looked_ms;
     out.push_back(std::move(gate));
   }
-  return bj::serialize(out);
+  return out;
 }
 
 std::vector<GateView> stored_gates(const std::string& text, std::size_t count) {

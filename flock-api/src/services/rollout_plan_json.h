@@ -3,6 +3,7 @@
 // deployment, the progress as the engine keeps it.
 #pragma once
 
+#include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <string>
 
@@ -22,7 +23,8 @@ boost::json::object plan_json(const domain::RolloutPlan& plan);
 std::string progress_json(const domain::RolloutProgress& progress);
 void read_progress(const std::string& text, domain::RolloutProgress& progress);
 
-std::string gates_json(const domain::RolloutPlan& plan, const std::vector<domain::GateView>& views);
+boost::json::array gates_json(const domain::RolloutPlan& plan,
+                              const std::vector<domain::GateView>& views);
 // As many as the plan has; those that are not stored yet are fresh.
 std::vector<domain::GateView> stored_gates(const std::string& text, std::size_t count);
 
