@@ -25,6 +25,17 @@ TEST_F(Cli, DeploysInStages) {
   };
   EXPECT_EQ(strategy({}), (bj::object{{"kind", "immediate"}}));
   EXPECT_EQ(strategy({"--canary"}), (bj::object{{"kind", "canary"}}));
+  EXPECT_EQ(strategy({"--window", "22:00-04:00", "--window", "SAT,SUN 08:30-10:00 Europe/Oslo",
+                      "--retries", "2", "--retry-after", "1m"}),
+            (bj::object{{"kind", "immediate"},
+                        {"windows", bj::array{bj::object{{"from", "22:00"}, {"to", "04:00"}},
+                                              bj::object{{"days", bj::array{"SAT", "SUN"}},
+                                                         {"from", "08:30"},
+                                                         {"to", "10:00"},
+                                                         {"time_zone", "Europe/Oslo"}}}},
+                        {"retries", 2},
+                        {"retry_after", "1m"}}));
+  EXPECT_EQ(flock({"deploy", "demo", "--release", "2", "--window", "night"}).code, 2);
   const bj::object whole =
       strategy({"--stages", "1,25%", "--stage-soak", "10m", "--gate", "confirmed>=95%", "--gate",
                 "failed<=0.1@20", "--max-updating", "5", "--on-failure", "rollback"});
@@ -115,7 +126,8 @@ TEST(RolloutScreen, ShowsWhatAStrangerNeeds) {
   device(1, "CONFIRMED", 1, "");
   device(2, "FAILED", 2, R"(,"reason":"no_space: needs 412 MB, has 290 MB")");
   device(3, "FAILED", 2, R"(,"reason":"no_space: needs 412 MB, has 7 MB")");
-  device(4, "FAILED", 2, R"(,"reason":"exited: with \u001b[31m code 1 and a text that is longer than that")");
+  device(4, "FAILED", 2,
+         R"(,"reason":"exited: with \u001b[31m code 1 and a text that is longer than that")");
   device(5, "DOWNLOADING", 2, "");
   device(6, "WAITING", 3, R"(,"online":false)");
   device(7, "WAITING", 3, "");

@@ -96,6 +96,17 @@ int timeline(Session& s) {
   return 0;
 }
 
+int failures(Session& s) {
+  print(s.output, s.client.get(path_of(s) + "/failures"),
+        {{"CAUSE", "cause"},
+         {"DEVICES", "devices"},
+         {"LAST", "last_at"},
+         {"AS", "names"},
+         {"EXAMPLE", "example"}},
+        "cause");
+  return 0;
+}
+
 // What is so about a device in a rollout, as one would say it.
 std::string sentence(const bj::value& rollout, const bj::value& device) {
   const std::string state = value_at(device, "state"), reason = value_at(device, "reason"),
@@ -152,8 +163,8 @@ int order(Session& s) {
   print(s.output, s.client.post(path_of(s) + "/actions/" + action, bj::object{}), kColumns, "id");
   return 0;
 }
-constexpr char kApprove[] = "approve", kPause[] = "pause", kResume[] = "resume",
-               kAdvance[] = "advance", kFinish[] = "finish", kAbort[] = "abort",
+constexpr char kApprove[] = "approve", kPause[] = "pause", kResume[] = "resume", kSkip[] = "skip",
+               kRetry[] = "retry", kAdvance[] = "advance", kFinish[] = "finish", kAbort[] = "abort",
                kRollBack[] = "roll-back";
 
 // What changes devices in ways that somebody may not expect is asked about.
@@ -202,6 +213,11 @@ Command rollouts_command() {
                      .summary = "what a device waits for, or what became of it",
                      .words = {Kind::kRollout, Kind::kDevice},
                      .run = why},
+                    {.name = "failures",
+                     .usage = "ID",
+                     .summary = "why devices failed, by cause",
+                     .words = {Kind::kRollout},
+                     .run = failures},
                     {.name = "approve",
                      .usage = "ID",
                      .summary = "lets one begin that somebody else made",
@@ -217,6 +233,16 @@ Command rollouts_command() {
                      .summary = "goes on; failures up to now count no more",
                      .words = {Kind::kRollout},
                      .run = order<kResume>},
+                    {.name = "skip",
+                     .usage = "ID",
+                     .summary = "watches the open stage no longer; its gates still count",
+                     .words = {Kind::kRollout},
+                     .run = order<kSkip>},
+                    {.name = "retry",
+                     .usage = "ID",
+                     .summary = "devices that failed get the release again",
+                     .words = {Kind::kRollout},
+                     .run = order<kRetry>},
                     {.name = "advance",
                      .usage = "ID",
                      .summary = "the next stage begins, whatever the gates say",
