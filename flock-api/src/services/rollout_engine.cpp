@@ -23,6 +23,8 @@ using postgres::Scope;
 
 // Of one rollout in one transaction; the next round goes on.
 constexpr int kDecisions = 10;
+// So many tallies of one rollout are put together.
+constexpr std::int64_t kManyTallies = 1000;
 
 std::vector<std::int64_t> numbers(const std::vector<std::string>& texts) {
   std::vector<std::int64_t> out;
@@ -59,7 +61,7 @@ StageCounts counts_of(const Row& row) {
       {"returning_offline", &c.returning_offline},
       {"returned", &c.returned},
       {"stuck", &c.stuck}};
-  for (const auto& [column, value] : columns) *value = row.integer(column);
+  for (const auto& [column, value] : columns) *value = row.optional_integer(column).value_or(0);
   return c;
 }
 
@@ -104,13 +106,11 @@ Task<void> write_down(postgres::Transaction& tx, const LockedRollout& rollout,
 Task<void> let_go(postgres::Transaction& tx, const LockedRollout& rollout, const RolloutSeen& seen,
                   std::int64_t count, bool only_online) {
   Params params;
-  params.text(rollout.org).text(rollout.id).integer(rollout.progress.stage);
-  params.integer(count).boolean(only_online);
+  params.text(rollout.org).text(rollout.id).integer(rollout.progress.stage).integer(count);
   if (rollout.plan.windows.empty())
-    params.text(std::nullopt);  // in every time zone
+    co_await tx.query(sql::kRolloutLetGo, std::move(params.boolean(only_online)));
   else
-    params.texts(seen.open_zones);
-  co_await tx.query(sql::kRolloutLetGo, std::move(params));
+    co_await tx.query(sql::kRolloutLetGoIn, std::move(params.texts(seen.open_zones)));
 }
 
 // What a step does beside the rollout's own row.
@@ -189,15 +189,22 @@ Task<RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollou
   const auto rows = co_await tx.query(
       sql::kStageCounts,
       Params().text(rollout.org).text(rollout.id).integer(rollout.progress.stage));
-  const Row& row = rows.rows.at(0);
   RolloutSeen seen;
   seen.now_ms = now_ms;
   seen.ends = rollout.ends;
-  seen.counts = counts_of(row);
+  seen.counts = counts_of(rows.rows.at(0));
   co_await look_at_windows(tx, rollout, seen);
   co_await look_at_retries(tx, rollout, seen);
-  seen.first_failure =
-      row.optional_text(rollout.progress.returning ? "first_stuck" : "first_failure").value_or("");
+  const bool back = rollout.progress.returning;
+  if ((back ? seen.counts.stuck : seen.counts.failed) > 0) {
+    const auto failure = co_await tx.query(
+        sql::kFirstFailure, Params()
+                                .text(rollout.org)
+                                .text(rollout.id)
+                                .text(std::string(back ? "ROLLBACK_FAILED" : "FAILED")));
+    if (!failure.empty())
+      seen.first_failure = failure.rows.front().optional_text("reason").value_or("");
+  }
   for (std::size_t i = 0; i < rollout.plan.gates.size(); ++i)
     seen.gates.push_back(look(rollout.plan.gates[i], seen.counts, rollout.progress.forgiven,
                               rollout.gates[i], now_ms));
@@ -284,6 +291,21 @@ Task<void> RolloutEngine::adopt_newcomers() {
   }
 }
 
+Task<void> RolloutEngine::hear_of_devices() {
+  const auto work = [](postgres::Transaction& tx) -> Task<void> {
+    co_await tx.query(sql::kDeviceTurns);
+  };
+  co_await db_.transaction(Scope::system(), work);
+}
+
+Task<void> RolloutEngine::fold_tallies() {
+  const auto many =
+      co_await db_.query(Scope::system(), sql::kTalliesMany, Params().integer(kManyTallies));
+  for (const Row& row : many.rows)
+    co_await db_.query(Scope::system(), sql::kTalliesFold,
+                       Params().text(row.text("org_id")).text(row.text("rollout_id")));
+}
+
 Task<void> RolloutEngine::advance() {
   const auto open = co_await db_.query(Scope::system(), sql::kRolloutsOpen);
   for (const Row& row : open.rows)
@@ -297,9 +319,8 @@ Task<void> RolloutEngine::advance_one(std::string org, std::string id) {
     changed = false;
     auto rollout = co_await lock_rollout(tx, org, id);
     if (!rollout || has_ended(rollout->progress.state)) co_return;
-    const auto params = [&] { return Params().text(org).text(id); };
-    co_await tx.query(sql::kRolloutRevoked, params());
-    co_await tx.query(sql::kRolloutTimeouts, params().integer(rollout->failure_timeout.count()));
+    co_await tx.query(sql::kRolloutTimeouts,
+                      Params().text(org).text(id).integer(rollout->failure_timeout.count()));
     for (int i = 0; i < kDecisions && !has_ended(rollout->progress.state); ++i) {
       const RolloutSeen seen = co_await look_at(tx, *rollout, to_unix_ms(system_clock().now()));
       const Decision decision = decide(rollout->plan, rollout->progress, seen);
