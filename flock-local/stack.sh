@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-parts="postgres mosquitto valkey clickhouse registry oidc api podman flockd"   # start order
+parts="postgres mosquitto valkey clickhouse registry oidc api podman flockd sim"   # start order
 
 secret() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
 
@@ -327,5 +327,11 @@ C
   start flockd "$bin/flock-agent/flockd" --config "$home/device/flockd.yaml"
 }
 ready_flockd() { alive flockd; }
+
+# Sixty virtual devices beside the real one; the release `v4` is a bad one for them as it is for the real one.
+start_sim() {
+  start sim env FLOCK_CONFIG_HOME="$home/cli" "$bin/flock-cli/flock" devices simulate -n 60 --fleet demo --name-prefix sim --seed 7 --fail-release v4
+}
+ready_sim() { alive sim; }
 
 ensure() { alive "$1" || "start_$1"; }

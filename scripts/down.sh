@@ -7,6 +7,7 @@ wipe=${1:-}
 [ -e "$home" ] || { say "down: nothing runs"; exit 0; }
 need_root down
 
+stop sim
 stop flockd
 if [ -e "$home/device/containers.conf" ]; then
   # Through podman itself, so that its networks, mounts and firewall rules go with the containers.

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# up: from a bare machine to a running rollout. Everything it writes lies under .flock/ and build/. Running it again is quick
+# up [--one-device]: from a bare machine to running rollouts. Everything it writes lies under .flock/ and build/. Running it again is quick
 # and harmless: what runs is left alone, what ended is started again.
 set -euo pipefail
 . "$(dirname "$0")/../flock-local/stack.sh"
 need_root up
+crowd=60
+case "${1:-}" in '') ;; --one-device) crowd=0 ;; *) die "unknown option '$1'" "./dev up [--one-device]" ;; esac
 [ "$(. /etc/os-release && echo "${ID:-}${VERSION_ID:-}")" = debian12 ] || say "note: this is made for Debian 12; other systems may lack packages"
 
 began=$(date +%s.%N)
@@ -12,7 +14,7 @@ step() { printf '%6.1fs  %s\n' "$(echo "$(date +%s.%N) $began" | awk '{print $1 
 "$root/scripts/setup.sh"
 step "packages are installed"
 mkdir -p "$root/build"
-"$root/scripts/build.sh" dev flock-api flockd flock-sim flock flock_auth hello-v1 hello-v2 >"$root/build/up.log" 2>&1 ||
+"$root/scripts/build.sh" dev flock-api flockd flock-sim flock flock_auth hello-v1 hello-v2 hello-v3 hello-v4 >"$root/build/up.log" 2>&1 ||
   { tail -30 "$root/build/up.log" >&2; die "the build failed" "./dev build"; }
 step "built flock-api, flockd and flock"
 
@@ -48,8 +50,8 @@ else
   start_flockd
   step "flockd started"
 fi
-online() { [ "$("$flock" devices -o json | jq -r '[.items[] | select(.state == "ONLINE")] | length')" -ge 1 ]; }
-wait_for 30 "the device" online
+are_online() { [ "$("$flock" devices --limit 0 -o json | jq -r '[.items[] | select(.state == "ONLINE")] | length')" -ge "$1" ]; }
+wait_for 30 "the device" are_online 1
 step "the device is registered and online"
 
 # --- The main job: release v1, roll it out, see it run; then v2 -----------------------------------
@@ -69,22 +71,65 @@ app_url=http://127.0.0.1:$(port hello)
 answer() { curl -fs -m 2 "$app_url"; }
 answers() { [ "$(answer)" = "hello $1" ]; }
 
-for version in v1 v2; do
-  if "$flock" releases show "$version" >/dev/null 2>&1; then
-    continue   # made by an earlier run
-  fi
-  push $version
+is_made() { "$flock" releases show "$1" >/dev/null 2>&1; }   # by an earlier run
+make_release() {
+  local version=$1
+  push "$version"
   step "image flock/hello:$version pushed"
   sed -e "s#registry.example/flock/hello:v1#$host/flock/hello:$version#" -e "s#127.0.0.1:8080:8080#127.0.0.1:$(port hello):8080#" \
     "$root/examples/hello/compose.yaml" >"$home/images/$version.yaml"
   "$flock" releases create --version "$version" -f "$home/images/$version.yaml" >>"$home/log/cli.log"
   step "release $version made: every image locked to its digest"
-  "$flock" deploy demo --release "$version" --soak 1s --color never | sed 's/^/          /'
-  wait_for 10 "the app" answers "$version"
+}
+# deploy VERSION [flags]: watched on a screen, or as lines where nobody has one. Its exit code is that of `flock deploy`.
+deploy() {
+  local version=$1 status=0
+  shift
+  if [ -t 1 ]; then
+    "$flock" deploy demo --release "$version" --soak 1s "$@" || status=$?
+  else
+    "$flock" deploy demo --release "$version" --soak 1s --color never "$@" | sed 's/^/          /' || status=$?
+  fi
+  return $status
+}
+
+running=v2
+for version in v1 v2; do
+  is_made $version && continue
+  make_release $version
+  deploy $version
+  wait_for 10 "the app" answers $version
   step "from the running container: $(answer)"
-  version_shown=$version
 done
-[ -n "${version_shown:-}" ] || { wait_for 30 "the app" answers v2; step "the app answers: $(answer)"; }
+
+# --- Many devices: in stages, judged by what devices prove; and a bad release, which is taken back --
+
+if [ $crowd -gt 0 ]; then
+  running=v3
+  if alive sim; then step "$crowd simulated devices run already"; else start_sim; fi
+  wait_for 60 "the simulated devices" are_online $((crowd + 1))
+  all_run() { [ "$("$flock" devices --limit 0 -o json | jq -r "[.items[] | select(.reported.phase == \"CONFIRMED\")] | length")" -ge $((crowd + 1)) ]; }
+  wait_for 60 "the simulated devices to run what their fleet runs" all_run
+  step "$crowd simulated devices are online beside the real one, and run what their fleet runs"
+  if ! is_made v3; then
+    make_release v3
+    deploy v3 --stages 5%,25% --stage-soak 2s --gate 'confirmed>=95%' --gate 'online>=90%' --on-failure rollback
+    wait_for 10 "the app" answers v3
+    step "from the running container: $(answer)"
+  fi
+  if ! is_made v4; then
+    make_release v4
+    step "v4 is a bad release: it ends at once"
+    status=0
+    deploy v4 --stages 10%,50% --stage-soak 2s --gate 'failed<=10%@3' --on-failure rollback || status=$?
+    [ $status = 9 ] || die "the bad release was not taken back (exit code $status)" "flock rollouts timeline \$(flock rollouts -o name | head -1)"
+    wait_for 10 "the app" answers v3
+    step "it was taken back, by itself; the app answers: $(answer)"
+    "$flock" rollouts failures "$("$flock" rollouts -o name | head -1)" | sed 's/^/          /'
+  fi
+fi
+wait_for 30 "the app" answers $running
+step "the app answers: $(answer)"
 
 cat <<T
 
@@ -99,6 +144,6 @@ cat <<T
     . .flock/env
     flock devices
     flock rollouts
-    flock rollouts watch \$(flock rollouts -o name | head -1)
+    flock rollouts timeline \$(flock rollouts -o name | head -1)     what was decided about the last one, and why
     ./dev down           stop it (--wipe removes its data)
 T

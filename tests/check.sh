@@ -27,6 +27,6 @@ expect() { [ "$2" = "$3" ] || die "$1: expected '$2', got '$3'"; ok "$1"; }
 app() { curl -fs -m 2 "http://127.0.0.1:$(port hello)"; }
 app_says() { [ "$(app)" = "hello $1" ]; }
 container() { device_podman ps --no-trunc -q --filter label=io.flock.managed=true; }
-device_state() { "$flock" devices -o json | jq -r '.items[0].state'; }
+device_state() { "$flock" devices show local-device -o json | jq -r .state; }
 device_is() { [ "$(device_state)" = "$1" ]; }
-phase_is() { [ "$("$flock" devices -o json | jq -r '.items[0].reported.phase')" = "$1" ]; }
+phase_is() { [ "$("$flock" devices show local-device -o json | jq -r .reported.phase)" = "$1" ]; }

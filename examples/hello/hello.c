@@ -25,6 +25,10 @@ int main(int argc, char** argv) {
   struct sockaddr_in address = {.sin_family = AF_INET,
                                 .sin_port = htons((unsigned short)atoi(port ? port : "8080"))};
   if (argc > 1 && strcmp(argv[1], "check") == 0) return check(&address);
+#ifdef BAD
+  fprintf(stderr, "hello " VERSION ": the database is newer than this program\n");
+  return 3;
+#endif
 
   signal(SIGTERM, stop);
   signal(SIGINT, stop);

@@ -31,6 +31,8 @@ void bind(config::Schema& schema, FleetOptions& options) {
   schema.add("start_per_second", options.start_per_second, "how fast devices come", 1, 100'000);
   schema.add("fail_update_percent", behaviour.fail_update_percent,
              "share of devices that fail a release, for each release anew", 0, 100);
+  schema.add("fail_release", behaviour.fail_release,
+             "version of a release that every device fails");
   schema.add("offline_percent", behaviour.offline_percent, "share of devices that come and go", 0,
              100);
   schema.add("online_for", behaviour.online_for, "how long those stay, +-50 %");

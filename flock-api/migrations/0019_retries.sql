@@ -1,3 +1,6 @@
 -- A device that failed may be given the release again: by the rollout's retries, or by an operator.
 SELECT set_config('flock.system', 'on', true);
 ALTER TABLE rollout_devices ADD COLUMN retries integer NOT NULL DEFAULT 0;  -- how often it was
+-- Why it failed, of one that was tried again or taken back since.
+ALTER TABLE rollout_devices ADD COLUMN failure text;
+CREATE INDEX rollout_devices_failure ON rollout_devices (rollout_id) WHERE failure IS NOT NULL;

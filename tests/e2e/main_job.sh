@@ -8,7 +8,13 @@ before_links=$(ip -o link | wc -l)
 "$root/dev" up | tee "$root/build/up-test.log"
 grep -q 'hello v1' "$root/build/up-test.log" || die "./dev up did not show hello v1"
 grep -q 'hello v2' "$root/build/up-test.log" || die "./dev up did not show hello v2"
-expect "the app answers" "hello v2" "$(app)"
+expect "the app answers" "hello v3" "$(app)"
+grep -q 'could not go back\|taken back, by itself' "$root/build/up-test.log" || die "./dev up did not show a rollback"
+bad=$("$flock" rollouts -o json | jq -r '.items[] | select(.release.version == "v4") | .id')
+expect "the bad release" "ROLLED_BACK" "$("$flock" rollouts show "$bad" -o json | jq -r .state)"
+"$flock" rollouts timeline "$bad" | grep -q 'failed' || die "the timeline does not say why"
+"$flock" rollouts why "$bad" local-device | grep -q '^local-device' || die "flock rollouts why says nothing"
+ok "the bad release was taken back, and it is said why"
 
 first=$(container)
 began=$(date +%s)
@@ -18,8 +24,8 @@ expect "a second ./dev up leaves the container alone" "$first" "$(container)"
 
 expect "flock devices" "ONLINE" "$(device_state)"
 expect "flock api" "demo" "$("$flock" api /v1/fleets -o json | jq -r '.items[0].slug')"
-expect "two rollouts completed" "2" "$("$flock" rollouts -o json | jq '[.items[] | select(.state == "COMPLETED")] | length')"
-"$flock" rollouts watch "$("$flock" rollouts -o name | head -1)" | grep -q COMPLETED || die "rollouts watch does not end with COMPLETED"
+expect "three rollouts completed" "3" "$("$flock" rollouts -o json | jq '[.items[] | select(.state == "COMPLETED")] | length')"
+"$flock" rollouts watch "$("$flock" rollouts -o json | jq -r '[.items[] | select(.state == "COMPLETED")][0].id')" | grep -q COMPLETED || die "rollouts watch does not end with COMPLETED"
 ok "flock rollouts watch"
 
 "$flock" env set LOG_LEVEL=debug --fleet demo

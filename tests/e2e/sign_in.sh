@@ -3,7 +3,7 @@
 # it all, which tells of a missing line. Without a broker nothing is changed.
 . "$(dirname "$0")/../check.sh"
 
-"$root/dev" up >/dev/null
+"$root/dev" up --one-device >/dev/null
 owner() { FLOCK_CONFIG_HOME=$home/cli "$flock" "$@"; }
 as() { local who=$1; shift; FLOCK_CONFIG_HOME=$home/cli-$who "$flock" "$@"; }
 # exits WHAT CODE command...: the command ends with that exit code and says something.

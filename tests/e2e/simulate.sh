@@ -2,7 +2,7 @@
 # Live data: the real device's figures, logs and events, and a fleet of virtual devices that fills in seconds and takes a release.
 . "$(dirname "$0")/../check.sh"
 
-"$root/dev" up >/dev/null
+"$root/dev" up --one-device >/dev/null
 has_figures() { "$flock" devices top --once -o json | jq -e '[.items[] | select(.device.name == "local-device" or .name == "local-device")] | length > 0' >/dev/null; }
 wait_for 30 "the device's figures" has_figures
 ok "flock devices top"

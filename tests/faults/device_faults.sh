@@ -3,7 +3,7 @@
 # Each has a stated reason, keeps what runs, and heals without a hand.
 . "$(dirname "$0")/../check.sh"
 
-"$root/dev" up >/dev/null
+"$root/dev" up --one-device >/dev/null
 expect "the app answers" "hello v2" "$(app)"
 reported() { "$flock" devices -o json | jq -r ".items[0].reported.$1"; }
 reported_is() { [ "$(reported "$1")" = "$2" ]; }

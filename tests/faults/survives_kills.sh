@@ -2,7 +2,7 @@
 # kill -9 of each part, one at a time, and a start: everything comes back without a hand and the container never restarts.
 . "$(dirname "$0")/../check.sh"
 
-"$root/dev" up >/dev/null
+"$root/dev" up --one-device >/dev/null
 first=$(container)
 started=$(device_podman inspect --format '{{.State.StartedAt}}' "$first")
 untouched() {

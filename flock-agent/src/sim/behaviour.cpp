@@ -52,7 +52,9 @@ Duration Chance::around(Duration mean) noexcept {
 std::vector<Step> course(const Behaviour& behaviour, int device, const DesiredState& desired) {
   if (desired.services().empty()) return {{Duration(0), ReportedState::IDLE, "", ""}};
   Chance chance(behaviour.seed, device, desired.release_id());
-  const bool fails = chance.percent(behaviour.fail_update_percent);
+  const bool is_bad =
+      !behaviour.fail_release.empty() && desired.release_version() == behaviour.fail_release;
+  const bool fails = chance.percent(behaviour.fail_update_percent) || is_bad;
   const Duration whole = chance.around(behaviour.update_time);
   std::vector<Step> steps{{Duration(0), ReportedState::DOWNLOADING, "", ""}};
   if (fails && chance.percent(50)) {

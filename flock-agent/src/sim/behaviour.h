@@ -16,6 +16,7 @@ namespace flock::agent::sim {
 struct Behaviour {
   std::uint64_t seed = 1;
   std::int64_t fail_update_percent = 0;  // of devices, for each release anew
+  std::string fail_release;              // version of a release that every device fails; "": none
   std::int64_t offline_percent = 0;      // of devices, that come and go
   Duration update_time{4'000};           // from a release's arrival to all running; +-50 %
   Duration online_for{120'000}, offline_for{60'000};  // of those that come and go; +-50 %

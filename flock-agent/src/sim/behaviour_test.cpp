@@ -47,6 +47,11 @@ TEST(Behaviour, TheShareThatFailsIsWhatWasAskedFor) {
   behaviour.fail_update_percent = 0;
   for (int device = 0; device < 100; ++device)
     EXPECT_EQ(course(behaviour, device, release("a")).back().phase, ReportedState::CONFIRMED);
+  behaviour.fail_release = "9";
+  DesiredState bad = release("b");
+  bad.set_release_version("9");
+  EXPECT_EQ(course(behaviour, 1, release("a")).back().phase, ReportedState::CONFIRMED);
+  EXPECT_EQ(course(behaviour, 1, bad).back().phase, ReportedState::FAILED);
 }
 
 TEST(Behaviour, ConfirmsAfterTheSoakWithTheDigestAndNeverBefore) {

@@ -205,6 +205,10 @@ Task<RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollou
     if (!failure.empty())
       seen.first_failure = failure.rows.front().optional_text("reason").value_or("");
   }
+  if (back) {
+    seen.gates = rollout.gates;  // as they were when it turned back
+    co_return seen;
+  }
   for (std::size_t i = 0; i < rollout.plan.gates.size(); ++i)
     seen.gates.push_back(look(rollout.plan.gates[i], seen.counts, rollout.progress.forgiven,
                               rollout.gates[i], now_ms));

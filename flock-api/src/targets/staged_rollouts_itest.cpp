@@ -175,6 +175,9 @@ TEST_F(StagedRollouts, ABadReleaseIsTakenBackFromThoseThatGotIt) {
     for (const bj::value& item : page.at("items").as_array())
       told += item.as_object().contains("reason") && text(item, "state") == "ROLLED_BACK";
     EXPECT_EQ(told, 0);
+    const bj::value causes = co_await f.api.call("GET", rollout + "/failures");
+    EXPECT_EQ(text(causes.at_pointer("/items/0"), "cause"), "exited") << "they failed all the same";
+    EXPECT_EQ(text(back.at_pointer("/gates/0"), "result"), "FAIL") << "as when it turned back";
     // Nobody gets it again by itself: neither those nor newcomers.
     co_await f.grow(1);
     co_await f.until_given("1", 5);

@@ -22,6 +22,8 @@ namespace {
 namespace bj = boost::json;
 
 constexpr std::size_t kBar = 18;
+constexpr std::int64_t kMostDeviceLines = 20;
+constexpr Duration kLinesApart{2000};  // of a rollout of many devices that makes no turn
 constexpr std::size_t kMostCauses = 6, kMostGridRows = 6, kLeastGridRows = 1;
 
 std::string bar(std::int64_t done, std::int64_t total) {
@@ -113,6 +115,23 @@ std::size_t stages_of(const bj::value& rollout) {
   return stages != nullptr ? stages->as_array().size() : 0;
 }
 
+std::string gate_table(const Output& output, const bj::value& rollout) {
+  const bj::value* gates = rollout.as_object().if_contains("gates");
+  if (gates == nullptr || gates->as_array().empty()) return "";
+  bj::array rows;
+  for (const bj::value& gate : gates->as_array()) rows.push_back(gate_row(gate));
+  Output plain = output;
+  plain.format = Format::kTable;
+  plain.columns.clear();  // they were for the rollout
+  return render(plain, bj::object{{"items", std::move(rows)}},
+                {{"GATE", "gate"},
+                 {"NOW", "now"},
+                 {"NEEDS", "needs"},
+                 {"DEVICES", "devices"},
+                 {"SINCE", "since_at"}},
+                "gate");
+}
+
 void RolloutScreen::take(const net::SseEvent& event) {
   if (event.event == "rollout") rollout_ = json::parse(event.data);
   if (event.event != "device") return;
@@ -154,23 +173,6 @@ std::string RolloutScreen::progress() const {
                                   [](const auto& entry) { return !entry.second.online; });
   if (away > 0) line += " · " + std::to_string(away) + " offline";
   return cut(line, output_.width);
-}
-
-std::vector<std::string> RolloutScreen::gates() const {
-  const bj::value* gates = rollout_.as_object().if_contains("gates");
-  if (gates == nullptr || gates->as_array().empty()) return {};
-  bj::array rows;
-  for (const bj::value& gate : gates->as_array()) rows.push_back(gate_row(gate));
-  Output output = output_;
-  output.format = Format::kTable;
-  output.columns.clear();
-  return split_lines(render(output, bj::object{{"items", std::move(rows)}},
-                            {{"GATE", "gate"},
-                             {"NOW", "now"},
-                             {"NEEDS", "needs"},
-                             {"DEVICES", "devices"},
-                             {"SINCE", "since_at"}},
-                            "gate"));
 }
 
 // One line a cause, the most frequent first.
@@ -225,7 +227,7 @@ std::vector<std::string> RolloutScreen::lines(std::size_t height) const {
     out.emplace_back();
     out.insert(out.end(), block.begin(), block.end());
   };
-  add(gates());
+  add(split_lines(gate_table(output_, rollout_)));
   const std::vector<std::string> failed = failures();
   const std::size_t taken = out.size() + (failed.empty() ? 0 : failed.size() + 1);
   if (taken + kLeastGridRows + 2 <= height) add(grid(std::min(kMostGridRows, height - taken - 2)));
@@ -272,6 +274,7 @@ void RolloutPrinter::say(const net::SseEvent& event) {
   } else if (event.event == "rollout") {
     say_rollout(data, clock);
   } else if (event.event == "end") {
+    say_early();
     const std::string state = value_at(data, "state"), reason = value_at(data, "reason");
     std::printf("%s  %s%s\n", clock.c_str(), painted(output_, state, state).c_str(),
                 (reason.empty() ? "" : " " + printable(reason)).c_str());
@@ -283,23 +286,46 @@ void RolloutPrinter::say_device(const bj::value& device, const std::string& cloc
   const char* sign = state == "CONFIRMED" ? "✓" : state == "FAILED" ? "✗" : "…";
   std::string column = state;
   if (!reason.empty()) column.append(state.size() < 12 ? 13 - state.size() : 1, ' ');
-  std::printf("%s  %s %-24s %s%s\n", clock.c_str(), painted(output_, state, sign).c_str(),
-              printable(value_at(device, "name")).c_str(), painted(output_, state, column).c_str(),
-              printable(reason).c_str());
+  std::string name = printable(value_at(device, "name"));
+  if (name.size() < 24) name.append(24 - name.size(), ' ');
+  std::string line = clock + "  " + painted(output_, state, sign) + " " + name + " " +
+                     painted(output_, state, column) + printable(reason);
+  if (!told_) {
+    early_.push_back({std::move(line), has_failed(state)});
+  } else if (!many_ || has_failed(state)) {
+    std::puts(line.c_str());
+  }
+}
+
+void RolloutPrinter::say_early() {
+  for (const Line& line : std::exchange(early_, {}))
+    if (!many_ || line.failed) std::puts(line.text.c_str());
 }
 
 void RolloutPrinter::say_rollout(const bj::value& rollout, const std::string& clock) {
   const std::int64_t confirmed = count_of(rollout, "confirmed"), total = count_of(rollout, "total"),
                      failed = count_of(rollout, "failed");
-  std::printf("%s  rollout of %s  %s  %lld/%lld confirmed", clock.c_str(),
-              value_at(rollout, "release.version").c_str(), bar(confirmed, total).c_str(),
-              static_cast<long long>(confirmed), static_cast<long long>(total));
-  if (failed > 0) std::printf(", %lld failed", static_cast<long long>(failed));
+  told_ = true;
+  many_ = total > kMostDeviceLines;
+  say_early();
   const std::string reason = value_at(rollout, "reason"), state = value_at(rollout, "state");
-  if (const std::size_t stages = stages_of(rollout); stages > 1)
-    std::printf("  stage %s of %zu", value_at(rollout, "stage").c_str(), stages);
-  if (state != "RUNNING") std::printf("  %s", painted(output_, state, state).c_str());
-  std::puts("");
+  std::string line = "rollout of " + value_at(rollout, "release.version") + "  " +
+                     bar(confirmed, total) + "  " + std::to_string(confirmed) + "/" +
+                     std::to_string(total) + " confirmed";
+  if (failed > 0) line += ", " + std::to_string(failed) + " failed";
+  std::string turn = state + std::to_string(failed);
+  if (const std::size_t stages = stages_of(rollout); stages > 1) {
+    line += "  stage " + value_at(rollout, "stage") + " of " + std::to_string(stages);
+    turn += value_at(rollout, "stage");
+  }
+  if (state != "RUNNING") line += "  " + painted(output_, state, state);
+  if (line == line_) return;
+  const SteadyPoint now = std::chrono::steady_clock::now();
+  if (many_ && turn == turn_ && now < next_line_) return;
+  line_ = line;
+  turn_ = turn;
+  next_line_ = now + kLinesApart;
+  std::printf("%s  %s\n", clock.c_str(), line.c_str());
   if (reason != std::exchange(said_, reason) && !rollout.as_object().contains("ended_at"))
     std::printf("          %s\n", printable(reason).c_str());
 }

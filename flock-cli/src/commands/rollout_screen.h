@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/time.h"
 #include "net/sse.h"
 #include "output.h"
 
@@ -17,6 +18,9 @@ namespace flock::cli {
 bool rollout_has_ended(const std::string& state);
 // How many stages it has; 0 from a server that knew none.
 std::size_t stages_of(const boost::json::value& rollout);
+
+// Gates with their values beside their limits; "" when there are none.
+std::string gate_table(const Output& output, const boost::json::value& rollout);
 
 // What GET /v1/rollouts/{id}/events has told so far.
 class RolloutScreen {
@@ -35,7 +39,6 @@ class RolloutScreen {
   };
   std::string head() const;
   std::string progress() const;
-  std::vector<std::string> gates() const;
   std::vector<std::string> failures() const;
   std::vector<std::string> grid(std::size_t rows) const;
 
@@ -54,13 +57,23 @@ class RolloutPrinter {
   void draw();
   void say(const net::SseEvent& event);
   void say_device(const boost::json::value& device, const std::string& clock);
+  void say_early();
   void say_rollout(const boost::json::value& rollout, const std::string& clock);
 
   const Output& output_;
   RolloutScreen screen_;
   bool draws_;
   std::size_t drawn_ = 0;  // lines, of the last screen
-  std::string said_;       // what the rollout waited for when it was last shown
+  struct Line {
+    std::string text;
+    bool failed = false;
+  };
+  std::vector<Line> early_;  // devices that were told before the rollout was
+  bool told_ = false;        // the rollout was
+  bool many_ = false;        // it has so many devices that only those that fail get a line
+  std::string line_, turn_;  // of the rollout, said last
+  SteadyPoint next_line_;
+  std::string said_;  // what the rollout waited for when it was last shown
 };
 
 }  // namespace flock::cli

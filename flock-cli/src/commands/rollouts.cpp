@@ -58,19 +58,8 @@ int show(Session& s) {
   if (!s.output.is_table()) return 0;
   Output output = s.output;
   output.columns.clear();  // they were for the rollout
-  const bj::value* gates = rollout.as_object().if_contains("gates");
-  if (gates != nullptr && !gates->as_array().empty()) {
-    std::puts("");
-    print(output, bj::object{{"items", *gates}},
-          {{"GATE", "signal"},
-           {"NOW", "now"},
-           {"AT LEAST", "at_least"},
-           {"AT MOST", "at_most"},
-           {"DEVICES", "measured_on"},
-           {"RESULT", "result"},
-           {"SINCE", "since"}},
-          "signal");
-  }
+  if (const std::string gates = gate_table(s.output, rollout); !gates.empty())
+    std::printf("\n%s", gates.c_str());
   std::puts("");
   print(output, s.client.list(path + "/devices"),
         {{"DEVICE", "name"},
@@ -142,7 +131,9 @@ int why(Session& s) {
       print(s.output, device, {{"DEVICE", "name"}}, "device_id");
       return 0;
     }
-    const std::string reason = value_at(device, "reason");
+    std::string reason = value_at(device, "reason");
+    if (const std::string failure = value_at(device, "failure"); !failure.empty())
+      reason += (reason.empty() ? "it had failed: " : "; it had failed before: ") + failure;
     std::printf("%s  %s: %s%s\n", printable(value_at(device, "name")).c_str(),
                 value_at(device, "state").c_str(), sentence(rollout, device).c_str(),
                 (reason.empty() ? "" : " (" + printable(reason) + ")").c_str());

@@ -101,7 +101,7 @@ int simulate(Session& s) {
                                    "--count=" + std::to_string(count)};
   if (!settings.ca_file.value.empty()) command.push_back("--ca-file=" + settings.ca_file.value);
   for (const auto& [flag, option] :
-       {std::pair{"fail-update", "fail-update-percent"},
+       {std::pair{"fail-update", "fail-update-percent"}, std::pair{"fail-release", "fail-release"},
         std::pair{"offline-rate", "offline-percent"}, std::pair{"seed", "seed"},
         std::pair{"log-every", "log-every"}, std::pair{"telemetry-every", "telemetry-every"},
         std::pair{"name-prefix", "name-prefix"}})
@@ -124,6 +124,7 @@ Verb simulate_verb() {
           .flags = {{"fleet", "FLEET", "the fleet they join", 0, Kind::kFleet},
                     {"count", "COUNT", "how many; default 50", 'n'},
                     {"fail-update", "PERCENT", "share of devices that fail a release"},
+                    {"fail-release", "VERSION", "a release that each of them fails"},
                     {"offline-rate", "PERCENT", "share of devices that come and go"},
                     {"log-every", "DURATION", "a line of each service, such as 5s"},
                     {"telemetry-every", "DURATION", "how often figures are sent"},

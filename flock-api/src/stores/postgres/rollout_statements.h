@@ -196,8 +196,9 @@ inline constexpr const char* kRolloutLetGoIn =
     "x.rollout_id = $2 AND x.device_id = chosen.device_id AND x.state = 'WAITING'";
 // Devices that still are to run the release of the rollout get their way back.
 inline constexpr const char* kRolloutReturn =
-    "UPDATE rollout_devices x SET state = 'ROLLING_BACK', desired_version = 0, updated_at = now() "
-    "FROM (SELECT w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND w.rollout_id = $2 AND "
+    "UPDATE rollout_devices x SET state = 'ROLLING_BACK', desired_version = 0, failure = CASE WHEN "
+    "x.state = 'FAILED' THEN x.reason ELSE x.failure END, updated_at = now() FROM (SELECT "
+    "w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND w.rollout_id = $2 AND "
     "w.wanted AND w.state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', 'STARTING', 'SOAKING', "
     "'CONFIRMED', 'FAILED') ORDER BY w.online DESC, w.place LIMIT $3::bigint) chosen WHERE "
     "x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = chosen.device_id";
@@ -220,9 +221,10 @@ inline constexpr const char* kRetryCounts =
     "SELECT count(*) FILTER (WHERE due) AS due, count(*) FILTER (WHERE NOT due) AS later FROM "
     "(SELECT x.updated_at <= now() - $4::bigint * interval '1 millisecond' AS due FROM "
     "rollout_devices x, devices d WHERE" FLOCK_RETRIABLE ") x";
-#define FLOCK_RETRY                                                                          \
-  "UPDATE rollout_devices x SET state = 'WAITING', reason = NULL, desired_version = 0, "     \
-  "unhealthy = false, restarting = false, retries = x.retries + 1, updated_at = now() FROM " \
+#define FLOCK_RETRY                                                                              \
+  "UPDATE rollout_devices x SET state = 'WAITING', failure = CASE WHEN x.state = 'FAILED' THEN " \
+  "x.reason ELSE x.failure END, reason = NULL, desired_version = 0, "                            \
+  "unhealthy = false, restarting = false, retries = x.retries + 1, updated_at = now() FROM "     \
   "devices d WHERE"
 inline constexpr const char* kRolloutRetry =
     FLOCK_RETRY FLOCK_RETRIABLE "AND x.updated_at <= now() - $4::bigint * interval '1 millisecond'";
@@ -234,15 +236,16 @@ inline constexpr const char* kRolloutRetryAll = FLOCK_RETRY
     "EXISTS (SELECT 1 FROM rollout_devices y WHERE y.org_id = x.org_id AND y.device_id = "
     "x.device_id AND y.rollout_id > x.rollout_id)";
 // Why devices failed, the most frequent cause first: what stands before the first colon, with up to
-// five devices of each.
+// five devices of each. One that was tried again or taken back has failed too.
 inline constexpr const char* kRolloutFailures =
-    "SELECT split_part(coalesce(x.reason, ''), ':', 1) AS cause, count(*) AS devices, "
-    "(array_agg(x.reason ORDER BY x.updated_at DESC))[1] AS example, "
-    "flock_ms(min(x.updated_at)) AS first_at, flock_ms(max(x.updated_at)) AS last_at, "
-    "array_to_json((array_agg(d.name ORDER BY x.updated_at DESC))[1:5])::text AS names FROM "
-    "rollout_devices x JOIN devices d ON d.org_id = x.org_id AND d.id = x.device_id WHERE "
-    "x.org_id = $1 AND x.rollout_id = $2 AND x.state IN ('FAILED', 'ROLLBACK_FAILED') GROUP BY 1 "
-    "ORDER BY 2 DESC, 1 LIMIT 100";
+    "SELECT split_part(coalesce(failure, ''), ':', 1) AS cause, count(*) AS devices, "
+    "(array_agg(failure ORDER BY updated_at DESC))[1] AS example, flock_ms(min(updated_at)) AS "
+    "first_at, flock_ms(max(updated_at)) AS last_at, array_to_json((array_agg(name ORDER BY "
+    "updated_at DESC))[1:5])::text AS names FROM (SELECT d.name, x.updated_at, CASE WHEN x.state "
+    "IN ('FAILED', 'ROLLBACK_FAILED') THEN x.reason ELSE x.failure END AS failure FROM "
+    "rollout_devices x JOIN devices d ON d.org_id = x.org_id AND d.id = x.device_id WHERE x.org_id "
+    "= $1 AND x.rollout_id = $2 AND (x.state IN ('FAILED', 'ROLLBACK_FAILED') OR x.failure IS NOT "
+    "NULL)) x GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 100";
 // Only while a device is there does its time pass: $3 ms since it said something or came.
 inline constexpr const char* kRolloutTimeouts =
     "UPDATE rollout_devices x SET state = CASE WHEN x.state = 'ROLLING_BACK' THEN "
@@ -372,7 +375,8 @@ inline constexpr const char* kRolloutList = FLOCK_ROLLOUT_COLUMNS
 inline constexpr const char* kRolloutGet =
     FLOCK_ROLLOUT_COLUMNS "WHERE r.org_id = $1 AND r.id = $2 GROUP BY r.id, l.id, p.id";
 inline constexpr const char* kRolloutDevices =
-    "SELECT x.device_id, d.name, d.online, x.state, x.reason, x.stage, x.desired_version, "
+    "SELECT x.device_id, d.name, d.online, x.state, x.reason, x.failure, x.retries, x.stage, "
+    "x.desired_version, "
     "flock_ms(x.began_at) AS began_at, flock_ms(x.updated_at) AS updated_at FROM rollout_devices x "
     "JOIN devices d ON d.id = x.device_id"
     " WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id::text > $3 ORDER BY "

@@ -77,6 +77,8 @@ bj::object rollout_device_json(const Row& row) {
       {"online", row.boolean("online")},    {"state", row.text("state")},
       {"stage", row.integer("stage") + 1},  {"desired_version", row.integer("desired_version")}};
   if (const auto reason = row.optional_text("reason")) out["reason"] = *reason;
+  if (const auto failure = row.optional_text("failure")) out["failure"] = *failure;
+  if (const std::int64_t retries = row.integer("retries"); retries > 0) out["retries"] = retries;
   set_time(out, "began_at", row.optional_time("began_at"));
   set_time(out, "updated_at", row.time("updated_at"));
   return out;
