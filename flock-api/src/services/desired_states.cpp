@@ -74,7 +74,7 @@ std::optional<device::v1::DesiredState> made_anew(const crypto::SealingKeys& key
 }  // namespace
 
 Task<void> DesiredStates::make_begun() {
-  const auto devices = co_await db_.query(Scope::system(), sql::kRolloutToMake);
+  const auto devices = co_await term_.query(Scope::system(), sql::kRolloutToMake);
   std::set<std::pair<std::string, std::string>> rollouts;
   for (const Row& row : devices.rows) {
     rollouts.emplace(row.text("org_id"), row.text("rollout_id"));
@@ -102,7 +102,7 @@ Task<void> DesiredStates::begin(std::string org, std::string rollout, std::strin
                         Params().text(org).text(rollout).text(device).text(failure));
     }
   };
-  co_await db_.transaction(Scope::system(), work);
+  co_await term_.transaction(Scope::system(), work);
 }
 
 // Throws Error{kUnprocessable}, before anything is changed, when the device cannot run it.
@@ -145,7 +145,7 @@ Task<void> DesiredStates::want(postgres::Transaction& tx, const Row& row, const 
 Task<void> DesiredStates::rebuild_stale() {
   constexpr const char* kFirst = "00000000-0000-0000-0000-000000000000";
   for (int page = 0; page < kStalePages; ++page) {
-    const auto devices = co_await db_.query(
+    const auto devices = co_await term_.query(
         Scope::system(), sql::kStaleDevices,
         Params().text(stale_after_.empty() ? std::string(kFirst) : stale_after_));
     stale_after_ = devices.empty() ? "" : devices.rows.back().text("id");
@@ -183,7 +183,7 @@ Task<void> DesiredStates::rebuild(std::string org, std::string device) {
                                                     .integer(version));
     if (!followed.empty()) rollout = desired->rollout_id();
   };
-  co_await db_.transaction(Scope::system(), work);
+  co_await term_.transaction(Scope::system(), work);
   co_await announce_rollout(bus_, org, rollout);
 }
 

@@ -11,12 +11,13 @@
 namespace flock::services {
 
 // Makes what devices are to run: of a release, for one platform, with the variables of one device.
-// Every step is one transaction that may be repeated. Used by the leader only.
+// Every step is one transaction that may be repeated. Of one leadership: after its end nothing is
+// written.
 class DesiredStates {
  public:
   // `keys` open secret variables and seal desired states; all must outlive this.
-  DesiredStates(postgres::Database& db, mqtt::Bus& bus, const crypto::SealingKeys& keys)
-      : db_(db), bus_(bus), keys_(keys) {}
+  DesiredStates(postgres::Term term, mqtt::Bus& bus, const crypto::SealingKeys& keys)
+      : term_(term), bus_(bus), keys_(keys) {}
 
   // For devices whose turn in a rollout has come, or that go back to what they were to run before.
   // One whose platform the release lacks has failed and keeps what it has.
@@ -30,7 +31,7 @@ class DesiredStates {
                   const std::string& rollout);
   Task<void> rebuild(std::string org, std::string device);
 
-  postgres::Database& db_;
+  postgres::Term term_;
   mqtt::Bus& bus_;
   const crypto::SealingKeys& keys_;
   std::string stale_after_;  // where the next round of rebuild_stale() begins

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rollout_driver.h"
 
-#include <algorithm>
+#include <map>
+#include <set>
 
 #include "async/deadline.h"
 #include "base/error.h"
@@ -23,6 +24,43 @@ using postgres::Scope;
 
 // How often one device that shows an old version is sent its desired state again.
 constexpr Duration kRepublishEvery{10'000};
+constexpr int kRereadPages = 10;
+constexpr const char* kFirst = "00000000-0000-0000-0000-000000000000";
+
+// $1 to $3: whose reports these are, and of which version.
+Params named(const std::vector<const DeviceReport*>& reports) {
+  std::vector<std::string> orgs, devices, versions;
+  for (const DeviceReport* report : reports) {
+    orgs.push_back(report->org.text());
+    devices.push_back(report->device.text());
+    versions.push_back(std::to_string(report->state.desired_version()));
+  }
+  return Params().texts(orgs).texts(devices).texts(versions);
+}
+
+// $4 to $7 of kRolloutDeviceStates.
+Params with_progress(Params params, const std::vector<domain::DeviceProgress>& progress) {
+  std::vector<std::string> states, reasons, unhealthy, restarting;
+  for (const domain::DeviceProgress& one : progress) {
+    states.push_back(one.state);
+    reasons.push_back(one.reason);
+    unhealthy.push_back(one.unhealthy ? "t" : "f");
+    restarting.push_back(one.restarting ? "t" : "f");
+  }
+  return params.texts(states).texts(reasons).texts(unhealthy).texts(restarting);
+}
+
+// Nothing when the device is to run nothing any more.
+domain::DeviceProgress progress_of(const crypto::SealingKeys& keys, const DeviceReport& report,
+                                   const Row& stored) {
+  if (!stored.optional_text("desired")) return {};
+  device::v1::DesiredState desired;
+  if (!desired.ParseFromString(
+          open_desired(keys, report.org.text(), report.device.text(), stored.bytes("desired"))))
+    throw Error(Code::kCorrupt, "a stored desired state cannot be read")
+        .with("device", report.device.text());
+  return domain::progress_of(report.state, desired);
+}
 
 }  // namespace
 
@@ -72,52 +110,66 @@ Task<void> RolloutDriver::publish_desired() {
   }
 }
 
-Task<bool> RolloutDriver::apply(OrgId org, DeviceId device, device::v1::ReportedState report) {
-  const auto stored = co_await db_.query(
-      Scope::system(), sql::kRolloutDesired,
-      Params().text(org.text()).text(device.text()).integer(report.desired_version()));
-  if (stored.empty()) {
-    // It works on an older version: the broker may have lost the retained message.
-    SteadyPoint& last = republished_[device];
-    const SteadyPoint now = std::chrono::steady_clock::now();
-    if (last != SteadyPoint() && now - last < kRepublishEvery) co_return false;
-    last = now;
-    const auto again = co_await db_.query(
-        Scope::system(), sql::kRepublish,
-        Params().text(org.text()).text(device.text()).integer(report.desired_version()));
-    co_return again.affected > 0;
+Task<bool> RolloutDriver::apply(std::vector<DeviceReport> reports) {
+  std::vector<const DeviceReport*> all;
+  for (const DeviceReport& report : reports) all.push_back(&report);
+  const auto stored = co_await db_.query(Scope::system(), sql::kRolloutDesired, named(all));
+  std::map<std::string, const Row*> wanted;
+  for (const Row& row : stored.rows) wanted.emplace(row.text("id"), &row);
+  std::vector<const DeviceReport*> behind, present;
+  std::vector<domain::DeviceProgress> progress;
+  for (const DeviceReport* report : all) {
+    const auto found = wanted.find(report->device.text());
+    if (found == wanted.end()) {
+      behind.push_back(report);
+      continue;
+    }
+    republished_.erase(report->device);
+    auto says = progress_of(keys_, *report, *found->second);
+    if (says.state.empty()) continue;
+    present.push_back(report);
+    progress.push_back(std::move(says));
   }
-  republished_.erase(device);
-  if (!stored.rows.front().optional_text("desired")) co_return false;
-  device::v1::DesiredState desired;
-  if (!desired.ParseFromString(
-          open_desired(keys_, org.text(), device.text(), stored.rows.front().bytes("desired"))))
-    throw Error(Code::kCorrupt, "a stored desired state cannot be read")
-        .with("device", device.text());
-  const domain::DeviceProgress progress = domain::progress_of(report, desired);
-  if (progress.state.empty()) co_return false;
-  const auto changed = co_await db_.query(Scope::system(), sql::kRolloutDeviceState,
-                                          Params()
-                                              .text(org.text())
-                                              .text(device.text())
-                                              .integer(report.desired_version())
-                                              .text(progress.state)
-                                              .text(progress.reason)
-                                              .boolean(progress.unhealthy)
-                                              .boolean(progress.restarting));
-  if (changed.empty()) co_return false;
-  co_await announce_rollout(bus_, org.text(), changed.rows.front().text("rollout_id"));
-  co_return true;
+  co_await send_again(behind);
+  if (present.empty()) co_return false;
+  const auto changed = co_await db_.query(Scope::system(), sql::kRolloutDeviceStates,
+                                          with_progress(named(present), progress));
+  std::set<std::pair<std::string, std::string>> rollouts;
+  for (const Row& row : changed.rows) rollouts.emplace(row.text("org_id"), row.text("rollout_id"));
+  for (const auto& [org, rollout] : rollouts) co_await announce_rollout(bus_, org, rollout);
+  co_return !rollouts.empty();
+}
+
+// They work on an older version: the broker may have lost the retained message.
+Task<void> RolloutDriver::send_again(const std::vector<const DeviceReport*>& behind) {
+  std::vector<const DeviceReport*> due;
+  const SteadyPoint now = std::chrono::steady_clock::now();
+  for (const DeviceReport* report : behind) {
+    SteadyPoint& last = republished_[report->device];
+    if (last != SteadyPoint() && now - last < kRepublishEvery) continue;
+    last = now;
+    due.push_back(report);
+  }
+  if (!due.empty()) co_await db_.query(Scope::system(), sql::kRepublish, named(due));
 }
 
 Task<void> RolloutDriver::reread_reports() {
-  const auto running = co_await db_.query(Scope::system(), sql::kRolloutsOpen);
-  for (const Row& rollout : running.rows) {
-    const OrgId org = OrgId::trusted(rollout.text("org_id"));
-    std::string after;
-    do {
-      after = co_await reread_page(org, rollout.text("id"), after);
-    } while (!after.empty());
+  for (int page = 0; page < kRereadPages; ++page) {
+    const auto open =
+        co_await db_.query(Scope::system(), sql::kRolloutsOpenFrom,
+                           Params().text(reread_rollout_.empty() ? kFirst : reread_rollout_));
+    if (open.empty()) {
+      reread_rollout_.clear();
+      co_return;
+    }
+    const std::string rollout = open.rows.front().text("id");
+    if (rollout != reread_rollout_) reread_device_.clear();
+    reread_rollout_ = rollout;
+    reread_device_ = co_await reread_page(OrgId::trusted(open.rows.front().text("org_id")), rollout,
+                                          reread_device_.empty() ? kFirst : reread_device_);
+    if (!reread_device_.empty()) continue;
+    reread_rollout_ = open.rows.size() > 1 ? open.rows.back().text("id") : "";
+    if (reread_rollout_.empty()) co_return;  // all of them: from the beginning next time
   }
 }
 
@@ -128,12 +180,14 @@ Task<std::string> RolloutDriver::reread_page(OrgId org, std::string rollout, std
   std::vector<DeviceId> devices;
   for (const Row& row : open.rows) devices.push_back(DeviceId::trusted(row.text("device_id")));
   if (devices.empty()) co_return "";
-  const auto reports = co_await live_.get_reported(devices);
+  const auto stored = co_await live_.get_reported(devices);
+  std::vector<DeviceReport> reports;
   for (std::size_t i = 0; i < devices.size(); ++i) {
-    device::v1::ReportedState report;
-    if (reports[i] && report.ParseFromString(*reports[i]))
-      co_await apply(org, devices[i], std::move(report));
+    device::v1::ReportedState state;
+    if (stored[i] && state.ParseFromString(*stored[i]))
+      reports.push_back({org, devices[i], std::move(state)});
   }
+  if (!reports.empty()) co_await apply(std::move(reports));
   co_return devices.back().text();
 }
 

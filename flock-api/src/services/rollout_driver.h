@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "crypto/seal.h"
 #include "flock/device/v1/device.pb.h"
@@ -11,6 +12,13 @@
 #include "stores/postgres/database.h"
 
 namespace flock::services {
+
+// A device's newest word.
+struct DeviceReport {
+  OrgId org;
+  DeviceId device;
+  device::v1::ReportedState state;
+};
 
 // Brings desired states to devices, and takes in what they report. Every step is one transaction or
 // one publish that may be repeated.
@@ -23,21 +31,24 @@ class RolloutDriver {
 
   Task<void> publish_desired();  // what the broker does not hold yet, retained
   Task<void> clear_removed();    // takes the desired state of removed devices from the broker
-  // True when it changed something that the next round must look at.
-  Task<bool> apply(OrgId org, DeviceId device, device::v1::ReportedState report);
-  Task<void> reread_reports();  // heals messages that were missed
+  // Of each device one. True when they changed something that the next round must look at.
+  Task<bool> apply(std::vector<DeviceReport> reports);
+  // Heals messages that were missed: each time a part of the devices that are under way.
+  Task<void> reread_reports();
   // Says what was decided about rollouts, each turn until the broker has it; perhaps more than
   // once.
   Task<void> tell_turns();
 
  private:
   Task<std::string> reread_page(OrgId org, std::string rollout, std::string after);
+  Task<void> send_again(const std::vector<const DeviceReport*>& behind);
 
   postgres::Database& db_;
   stores::LiveState& live_;
   mqtt::Bus& bus_;
   const crypto::SealingKeys& keys_;
   std::map<DeviceId, SteadyPoint> republished_;
+  std::string reread_rollout_, reread_device_;  // where reread_reports() goes on
 };
 
 }  // namespace flock::services

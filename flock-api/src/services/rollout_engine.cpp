@@ -219,6 +219,7 @@ Task<void> obey_order(postgres::Transaction& tx, LockedRollout rollout, Order or
                       std::string actor) {
   const std::int64_t now_ms = to_unix_ms(system_clock().now());
   const RolloutSeen seen = co_await look_at(tx, rollout, now_ms);
+  const bool had_ended = has_ended(rollout.progress.state);
   rollout.progress = obey(rollout.progress, order, seen.counts, now_ms);
   if (order == Order::kRollBack) {
     co_await act(tx, rollout, seen, {Step::kRollBack, 0, RolloutState::kRollingBack, ""});
@@ -227,12 +228,14 @@ Task<void> obey_order(postgres::Transaction& tx, LockedRollout rollout, Order or
   } else if (order == Order::kRetry) {
     co_await retry_all(tx, rollout);
   }
+  if (had_ended && !has_ended(rollout.progress.state))
+    co_await tx.query(sql::kRolloutHearsAgain, Params().text(rollout.org).text(rollout.id));
   co_await put(tx, rollout);
   co_await write_down(tx, rollout, seen, std::string(name_of(order)), actor, 0);
 }
 
 Task<void> RolloutEngine::begin_deployments() {
-  const auto pending = co_await db_.query(Scope::system(), sql::kDeploymentsPending);
+  const auto pending = co_await term_.query(Scope::system(), sql::kDeploymentsPending);
   for (const Row& deployment : pending.rows)
     co_await unless_corrupt("a deployment", deployment.text("id"), begin(deployment));
 }
@@ -279,19 +282,28 @@ Task<void> RolloutEngine::begin(const Row& deployment) {
     co_await write_down(tx, *rollout, co_await look_at(tx, *rollout, now_ms),
                         std::string(name_of(Step::kBegin)), std::nullopt, total);
   };
-  co_await db_.transaction(Scope::system(), work);
+  co_await term_.transaction(Scope::system(), work);
   log::info("rollout made", {{"rollout", rollout_id}, {"devices", total}});
   co_await announce_rollout(bus_, org, rollout_id);
 }
 
 Task<void> RolloutEngine::adopt_newcomers() {
-  const auto devices = co_await db_.query(Scope::system(), sql::kLatecomers);
+  const auto end_behind = [&](std::string id) {
+    return term_.query(Scope::system(), sql::kLatecomersEnd, Params().text(id));
+  };
+  std::string after = latecomers_after_;
+  auto end = co_await end_behind(after);
+  if (end.empty() && after != kFirstDevice) end = co_await end_behind(after = kFirstDevice);
+  latecomers_after_ = end.empty() ? kFirstDevice : end.rows.front().text("id");
+  if (end.empty()) co_return;
+  const auto devices = co_await term_.query(Scope::system(), sql::kLatecomers,
+                                            Params().text(after).text(latecomers_after_));
   for (const Row& device : devices.rows) {
-    co_await db_.query(Scope::system(), sql::kRolloutNewcomer,
-                       Params()
-                           .text(device.text("org_id"))
-                           .text(device.text("rollout_id"))
-                           .text(device.text("id")));
+    co_await term_.query(Scope::system(), sql::kRolloutNewcomer,
+                         Params()
+                             .text(device.text("org_id"))
+                             .text(device.text("rollout_id"))
+                             .text(device.text("id")));
   }
 }
 
@@ -299,19 +311,19 @@ Task<void> RolloutEngine::hear_of_devices() {
   const auto work = [](postgres::Transaction& tx) -> Task<void> {
     co_await tx.query(sql::kDeviceTurns);
   };
-  co_await db_.transaction(Scope::system(), work);
+  co_await term_.transaction(Scope::system(), work);
 }
 
 Task<void> RolloutEngine::fold_tallies() {
   const auto many =
-      co_await db_.query(Scope::system(), sql::kTalliesMany, Params().integer(kManyTallies));
+      co_await term_.query(Scope::system(), sql::kTalliesMany, Params().integer(kManyTallies));
   for (const Row& row : many.rows)
-    co_await db_.query(Scope::system(), sql::kTalliesFold,
-                       Params().text(row.text("org_id")).text(row.text("rollout_id")));
+    co_await term_.query(Scope::system(), sql::kTalliesFold,
+                         Params().text(row.text("org_id")).text(row.text("rollout_id")));
 }
 
 Task<void> RolloutEngine::advance() {
-  const auto open = co_await db_.query(Scope::system(), sql::kRolloutsOpen);
+  const auto open = co_await term_.query(Scope::system(), sql::kRolloutsOpen);
   for (const Row& row : open.rows)
     co_await unless_corrupt("a rollout", row.text("id"),
                             advance_one(row.text("org_id"), row.text("id")));
@@ -349,7 +361,7 @@ Task<void> RolloutEngine::advance_one(std::string org, std::string id) {
                                   {"reason", rollout->progress.why}});
     }
   };
-  co_await db_.transaction(Scope::system(), work);
+  co_await term_.transaction(Scope::system(), work);
   if (changed) co_await announce_rollout(bus_, org, id);
 }
 

@@ -33,10 +33,10 @@ Task<void> obey_order(postgres::Transaction& tx, LockedRollout rollout, domain::
 
 // Carries out what domain/rollout_decide.h decides. Each decision and all that it does is one
 // transaction under the rollout's lock, so that a kill at any instruction leaves none half done,
-// and two leaders cannot do one twice. Used by the leader only.
+// and two leaders cannot do one twice. Of one leadership: after its end nothing is written.
 class RolloutEngine {
  public:
-  RolloutEngine(postgres::Database& db, mqtt::Bus& bus) : db_(db), bus_(bus) {}
+  RolloutEngine(postgres::Term term, mqtt::Bus& bus) : term_(term), bus_(bus) {}
 
   Task<void> begin_deployments();  // PENDING deployments become rollouts
   Task<void> adopt_newcomers();    // new devices of a fleet get what the fleet runs
@@ -45,10 +45,13 @@ class RolloutEngine {
   Task<void> fold_tallies();       // keeps the rows few that a decision adds up
 
  private:
+  static constexpr const char* kFirstDevice = "00000000-0000-0000-0000-000000000000";
+
   Task<void> begin(const postgres::Row& deployment);
   Task<void> advance_one(std::string org, std::string id);
 
-  postgres::Database& db_;
+  postgres::Term term_;
+  std::string latecomers_after_ = kFirstDevice;  // where adopt_newcomers() goes on
   mqtt::Bus& bus_;
 };
 

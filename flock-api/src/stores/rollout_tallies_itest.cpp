@@ -71,13 +71,14 @@ class Site {
     for (int i = 0; i < kRollouts; ++i) co_await begin();
   }
 
-  // One thing that happens, alone or as a part of a transaction that may be undone.
-  Task<void> step() {
+  // One thing that happens, alone or as a part of a transaction that may be undone. Some things are
+  // done by one process alone, which `leads`.
+  Task<void> step(bool leads) {
     const int parts = 1 + static_cast<int>(pick(3));
     const bool undone = chance(5);
     const auto work = [&](postgres::Transaction& tx) -> Task<void> {
       for (int i = 0; i < parts; ++i) {
-        const auto [statement, params] = something();
+        const auto [statement, params] = something(leads);
         co_await tx.query(statement, params);
       }
       if (undone) tx.roll_back();
@@ -152,7 +153,7 @@ class Site {
                  Params().text(fleet_).text(deployment));
   }
 
-  std::pair<const char*, Params> something() {
+  std::pair<const char*, Params> something(bool leads) {
     const std::string& where = rollout();
     const std::string& who = device();
     const auto of_rollout = [&] { return Params().text(org_).text(where); };
@@ -167,7 +168,11 @@ class Site {
       case 1:
       case 2:
       case 3:
-        return {sql::kRolloutDeviceMade, of_device().integer(1)};
+        if (leads) return {sql::kRolloutDeviceMade, of_device().integer(1)};
+        return {
+            "UPDATE rollout_devices SET desired_version = 1 WHERE org_id = $1 AND rollout_id = "
+            "$2 AND device_id = $3",
+            of_device()};
       case 4:
         return {sql::kRolloutDeviceDelivered, of_device().integer(1)};
       case 5:
@@ -176,14 +181,14 @@ class Site {
       case 8: {
         constexpr const char* kStates[] = {"DOWNLOADING", "STARTING", "SOAKING", "CONFIRMED",
                                            "FAILED"};
-        return {sql::kRolloutDeviceState, Params()
-                                              .text(org_)
-                                              .text(who)
-                                              .integer(1)
-                                              .text(std::string(kStates[pick(5)]))
-                                              .text(std::string(chance(2) ? "exited" : ""))
-                                              .boolean(chance(4))
-                                              .boolean(chance(4))};
+        return {sql::kRolloutDeviceStates, Params()
+                                               .texts({org_})
+                                               .texts({who})
+                                               .texts({"1"})
+                                               .texts({kStates[pick(5)]})
+                                               .texts({chance(2) ? "exited" : ""})
+                                               .texts({chance(4) ? "t" : "f"})
+                                               .texts({chance(4) ? "t" : "f"})};
       }
       case 9:
         return {sql::kRolloutReturn, of_rollout().integer(static_cast<std::int64_t>(pick(10)))};
@@ -196,7 +201,8 @@ class Site {
         return {"UPDATE devices SET online = NOT online WHERE org_id = $1 AND id = ANY($2::uuid[])",
                 one()};
       case 13:
-        return {sql::kDeviceTurns, {}};
+        if (leads) return {sql::kDeviceTurns, {}};
+        return {sql::kRolloutSkip, of_rollout()};
       case 14:
         return {sql::kTalliesFold, of_rollout()};
       case 15:
@@ -210,16 +216,16 @@ class Site {
             "updated_at - interval '11 minutes' WHERE org_id = $1 AND device_id = ANY($2::uuid[])",
             one()};
       case 18:
-        return rare();
+        return rare(leads);
       default:
         return {sql::kRolloutDeviceFailed, of_device().text(std::string("no platform"))};
     }
   }
 
   // What ends a device's part, or the rollout.
-  std::pair<const char*, Params> rare() {
+  std::pair<const char*, Params> rare(bool leads) {
     const std::string& who = device();
-    switch (pick(6)) {
+    switch (pick(leads ? 6 : 4)) {
       case 0:
         return {sql::kDeviceRevoke, Params().text(org_).text(who)};
       case 1:
@@ -229,9 +235,9 @@ class Site {
             "DELETE FROM rollout_devices WHERE org_id = $1 AND device_id = ANY($2::uuid[]) AND "
             "state = 'FAILED'",
             Params().text(org_).texts({who})};
-      case 3:
-        return {sql::kRolloutAdopt, Params().text(org_).text(rollout())};
       case 4:
+        return {sql::kRolloutAdopt, Params().text(org_).text(rollout())};
+      case 3:
         return {"UPDATE rollouts SET ended_at = now() WHERE org_id = $1 AND id = $2",
                 Params().text(org_).text(rollouts_.back())};
       default:
@@ -255,7 +261,7 @@ TEST(RolloutTallies, EqualARecountAtAnyTime) {
   options.password = Secret(read_secret_file(server.password_file()));
   options.pool_size = kWorkers + 1;
   const char* given = std::getenv("FLOCK_SEED");
-  const unsigned seed = given ? static_cast<unsigned>(std::stoul(given)) : std::random_device()();
+  const unsigned seed = given ? static_cast<unsigned>(std::stoul(given)) : std::random_device{}();
   SCOPED_TRACE("FLOCK_SEED=" + std::to_string(seed));
   run_task(
       [&]() -> Task<void> {
@@ -265,12 +271,12 @@ TEST(RolloutTallies, EqualARecountAtAnyTime) {
         Site site(db, seed);
         co_await site.fill();
         int looks = 0, working = kWorkers;
-        const auto work = [&]() -> Task<void> {
+        const auto work = [&](bool leads) -> Task<void> {
           struct Done {
             int& working;
             ~Done() { --working; }
           } done{working};
-          for (int i = 0; i < 400; ++i) co_await site.step();
+          for (int i = 0; i < 400; ++i) co_await site.step(leads);
         };
         TaskScope workers(executor);
         workers.on_failure([](const std::string&, std::exception_ptr failure) {
@@ -280,7 +286,7 @@ TEST(RolloutTallies, EqualARecountAtAnyTime) {
             ADD_FAILURE() << error.describe();
           }
         });
-        for (int i = 0; i < kWorkers; ++i) workers.spawn("worker", work());
+        for (int i = 0; i < kWorkers; ++i) workers.spawn("worker", work(i == 0));
         for (; working > 0; ++looks)
           if (co_await site.differences() > 0) break;
         co_await workers.join();

@@ -196,9 +196,12 @@ TEST_F(PostgresStore, HasOneLeaderAtATime) {
       [&]() -> Task<void> {
         const Executor executor = co_await asio::this_coro::executor;
         postgres::Database first(executor, options()), second(executor, options());
+        co_await first.migrate();
         int leading = 0, most = 0, terms = 0;
         Event changed(executor);
-        const auto lead = [&]() -> Task<void> {
+        std::vector<std::int64_t> numbers;
+        const auto lead = [&](postgres::Term term) -> Task<void> {
+          numbers.push_back(term.number());
           most = std::max(most, ++leading);
           ++terms;
           changed.set();
@@ -220,7 +223,68 @@ TEST_F(PostgresStore, HasOneLeaderAtATime) {
         co_await changed.wait();
         EXPECT_EQ(most, 1);
         EXPECT_EQ(terms, 2);
+        EXPECT_EQ(numbers, (std::vector<std::int64_t>{1, 2}));
         two.cancel();
+        co_await two.join();
+      },
+      Duration(30'000));
+}
+
+// A leader that lost its place without noticing, as one that was stopped for a while.
+TEST_F(PostgresStore, RefusesWhatADeposedLeaderWrites) {
+  run_task(
+      [&]() -> Task<void> {
+        const Executor executor = co_await asio::this_coro::executor;
+        postgres::Database first(executor, options()), second(executor, options());
+        co_await first.migrate();
+        std::optional<postgres::Term> old, present;
+        Event changed(executor);
+        const auto lead_as = [&](std::optional<postgres::Term>& term) {
+          return [&](postgres::Term now) -> Task<void> {
+            term = now;
+            changed.set();
+            Event forever(executor);
+            co_await forever.wait();
+          };
+        };
+        TaskScope one(executor), two(executor);
+        one.on_failure([](const std::string&, std::exception_ptr) {});
+        one.spawn("one", first.lead(78, lead_as(old)));
+        co_await changed.wait();
+        changed.reset();
+        const OrgId org = co_await make_org(second);
+        const auto write = [&](postgres::Term& term) -> Task<void> {
+          const auto work = [&](postgres::Transaction& tx) -> Task<void> {
+            co_await tx.query(
+                "INSERT INTO fleets(id, org_id, name, slug) VALUES ($1::uuid, $2, 'f', $1::text)",
+                Params().text(new_uuid()).text(org.text()));
+          };
+          co_await term.transaction(Scope::system(), work);
+        };
+        co_await write(*old);
+        // It gives no sign of life any more: this one takes its place, and ends its session.
+        co_await second.query(
+            Scope::system(),
+            "UPDATE leases SET expires_at = now() - interval '1 second' WHERE key "
+            "= 78");
+        two.spawn("two", second.lead(78, lead_as(present)));
+        co_await changed.wait();
+        EXPECT_GT(present->number(), old->number());
+        try {
+          co_await write(*old);
+          ADD_FAILURE() << "a deposed leader wrote";
+        } catch (const Error& error) {
+          EXPECT_TRUE(postgres::deposed(error)) << error.describe();
+          EXPECT_EQ(error.code(), Code::kConflict);
+          EXPECT_NE(error.describe().find("term 1 of this leader is over"), std::string::npos)
+              << error.describe();
+        }
+        co_await write(*present);
+        const auto rows = co_await second.query(Scope::tenant(org), "SELECT id FROM fleets");
+        EXPECT_EQ(rows.rows.size(), 2u);
+        one.cancel();
+        two.cancel();
+        co_await one.join();
         co_await two.join();
       },
       Duration(30'000));

@@ -95,8 +95,11 @@ TEST_F(Rollouts, AMissingPlatformFailsThatDeviceWithAClearReasonAndIsLeftAlone) 
     co_await fits.report(fits.state(Report::CONFIRMED));
     co_await site.until(rollout, "COMPLETED");
     // It is no latecomer: the scheduler does not take it up again in every round.
-    const auto late =
-        co_await site.backend.db.query(postgres::Scope::system(), postgres::sql::kLatecomers);
+    const auto late = co_await site.backend.db.query(
+        postgres::Scope::system(), postgres::sql::kLatecomers,
+        postgres::Params()
+            .text(std::string("00000000-0000-0000-0000-000000000000"))
+            .text(std::string("ffffffff-ffff-ffff-ffff-ffffffffffff")));
     EXPECT_TRUE(late.empty());
     // What a release cannot reach keeps running, and counting, what it had.
     FakeDevice both(site.backend, "arm64");

@@ -23,9 +23,10 @@ Error translate(const PGresult* result) {
   };
   const std::string state = field(PG_DIAG_SQLSTATE);
   Code code = Code::kInternal;
-  // 23505 unique, 23503 foreign key, 40001 serialization, 40P01 deadlock, 57014 timeout, 53xxx
-  // resources, 57P0x shutdown.
-  if (state == "23505" || state == "23503" || state == "40001" || state == "40P01")
+  // 23505 unique, 23503 foreign key, 40001 serialization, 40P01 deadlock, FL001 our fence, 57014
+  // timeout, 53xxx resources, 57P0x shutdown.
+  if (state == "23505" || state == "23503" || state == "40001" || state == "40P01" ||
+      state == kDeposed)
     code = Code::kConflict;
   if (state == "57014") code = Code::kTimeout;
   if (state.starts_with("53") || state.starts_with("57P") || state.starts_with("08"))

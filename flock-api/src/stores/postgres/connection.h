@@ -11,6 +11,9 @@
 
 namespace flock::postgres {
 
+// The state of an error that the leader's fence raises (migration 0020).
+inline constexpr const char* kDeposed = "FL001";
+
 struct Command {
   std::string sql;
   Params params;

@@ -29,14 +29,38 @@ Command enter(const Scope& scope) {
   return {kEnterTenant, Params().text(scope.org()).text(scope.fleets())};
 }
 
+// `lock`: a session's, which goes with its connection. The lease beside it says who holds it, and
+// since when that one gave no sign of life. Whoever takes it waits for what was begun in the term
+// before (flock_fence).
+constexpr const char* kLock = "SELECT pg_try_advisory_lock($1::bigint) AS got";
+constexpr const char* kTakeLease =
+    "INSERT INTO leases AS l (key, term, expires_at) VALUES ($1::bigint, 1, clock_timestamp() + "
+    "$2::bigint * interval '1 millisecond') ON CONFLICT (key) DO UPDATE SET term = l.term + 1, "
+    "expires_at = excluded.expires_at RETURNING term";
+constexpr const char* kKeepLease =
+    "UPDATE leases SET expires_at = clock_timestamp() + $3::bigint * interval '1 millisecond' "
+    "WHERE key = $1::bigint AND term = $2::bigint RETURNING 1 AS kept";
+constexpr const char* kEndSilentLeader =
+    "SELECT pg_terminate_backend(l.pid) AS ended FROM pg_locks l JOIN leases s ON s.key = "
+    "$1::bigint AND s.expires_at < clock_timestamp() WHERE l.locktype = 'advisory' AND l.granted "
+    "AND l.objsubid = 1 AND l.database = (SELECT oid FROM pg_database WHERE datname = "
+    "current_database()) AND (l.classid::bigint << 32) | l.objid::bigint = $1::bigint";
+constexpr const char* kFence = "SELECT flock_fence($1::bigint, $2::bigint)";
+constexpr Duration kKeepEvery{2000};
+
+std::string state_of(const Error& error) {
+  for (const auto& [key, value] : error.context())
+    if (key == "sqlstate") return value;
+  return "";
+}
 bool worth_retrying(const Error& error) {
-  for (const auto& [key, value] : error.context()) {
-    if (key == "sqlstate") return value == "40001" || value == "40P01";
-  }
-  return false;
+  const std::string state = state_of(error);
+  return state == "40001" || state == "40P01";
 }
 
 }  // namespace
+
+bool deposed(const Error& error) { return state_of(error) == kDeposed; }
 
 struct Database::Impl {
   using ConnectionPtr = std::unique_ptr<Connection>;
@@ -104,6 +128,11 @@ struct Database::Impl {
     throw Error(Code::kUnavailable, "no database connection became free in time");
   }
 
+  Task<Rows> query(std::vector<Command> commands);
+  Task<void> transaction(std::vector<Command> begin, std::function<Task<void>(Transaction&)> work);
+  Task<std::int64_t> take_lease(Connection& connection, std::int64_t key);
+  Task<void> keep_lease(Connection& connection, std::int64_t key, std::int64_t term, Event& ended);
+
   void free_place() {
     if (waiting.empty()) {
       --in_use;
@@ -142,13 +171,44 @@ Scope Scope::fleets(const OrgId& org, const std::vector<std::string>& fleet_ids)
   return scope;
 }
 
-// What stands between two syncs of a pipeline is one transaction by itself, which an error undoes.
 Task<Rows> Database::query(Scope scope, const char* sql, Params params) {
   const auto impl = impl_;
-  Impl::ConnectionPtr connection = co_await impl->take();
   std::vector<Command> commands;
   commands.push_back(enter(scope));
   commands.push_back({sql, std::move(params)});
+  co_return co_await impl->query(std::move(commands));
+}
+
+Task<void> Database::transaction(Scope scope, std::function<Task<void>(Transaction&)> work) {
+  const auto impl = impl_;
+  std::vector<Command> begin;
+  begin.push_back({"BEGIN", {}});
+  begin.push_back(enter(scope));
+  co_await impl->transaction(std::move(begin), std::move(work));
+}
+
+Task<Rows> Term::query(Scope scope, const char* sql, Params params) {
+  const auto impl = db_->impl_;
+  std::vector<Command> commands;
+  commands.push_back(enter(scope));
+  commands.push_back({kFence, Params().integer(key_).integer(number_)});
+  commands.push_back({sql, std::move(params)});
+  co_return co_await impl->query(std::move(commands));
+}
+
+Task<void> Term::transaction(Scope scope, std::function<Task<void>(Transaction&)> work) {
+  const auto impl = db_->impl_;
+  std::vector<Command> begin;
+  begin.push_back({"BEGIN", {}});
+  begin.push_back(enter(scope));
+  begin.push_back({kFence, Params().integer(key_).integer(number_)});
+  co_await impl->transaction(std::move(begin), std::move(work));
+}
+
+// What stands between two syncs of a pipeline is one transaction by itself, which an error undoes.
+// Answers what the last command does.
+Task<Rows> Database::Impl::query(std::vector<Command> commands) {
+  ConnectionPtr connection = co_await take();
   std::exception_ptr failure;
   std::vector<Rows> results;
   try {
@@ -156,22 +216,19 @@ Task<Rows> Database::query(Scope scope, const char* sql, Params params) {
   } catch (...) {
     failure = std::current_exception();
   }
-  impl->give_back(std::move(connection));
+  give_back(std::move(connection));
   if (failure) std::rethrow_exception(failure);
-  co_return std::move(results.at(1));
+  co_return std::move(results.back());
 }
 
-Task<void> Database::transaction(Scope scope, std::function<Task<void>(Transaction&)> work) {
-  const auto impl = impl_;
+Task<void> Database::Impl::transaction(std::vector<Command> begin,
+                                       std::function<Task<void>(Transaction&)> work) {
   for (int attempt = 1;; ++attempt) {
-    Impl::ConnectionPtr connection = co_await impl->take();
+    ConnectionPtr connection = co_await take();
     std::exception_ptr failure;
     bool again = false;
     try {
-      std::vector<Command> begin;
-      begin.push_back({"BEGIN", {}});
-      begin.push_back(enter(scope));
-      co_await connection->run(std::move(begin));
+      co_await connection->run(begin);
       Transaction transaction(*connection);
       co_await work(transaction);
       std::vector<Command> commit;
@@ -191,33 +248,57 @@ Task<void> Database::transaction(Scope scope, std::function<Task<void>(Transacti
       } catch (const Error&) {
       }
     }
-    impl->give_back(std::move(connection));
+    give_back(std::move(connection));
     if (!failure) co_return;
     if (!again) std::rethrow_exception(failure);
   }
 }
 
-Task<void> Database::lead(std::int64_t key, std::function<Task<void>()> work) {
+// The number of the term that begins, or 0: another process leads.
+Task<std::int64_t> Database::Impl::take_lease(Connection& connection, std::int64_t key) {
+  std::vector<Command> ask;
+  ask.push_back({kLock, Params().integer(key)});
+  const bool got = (co_await connection.run(std::move(ask))).at(0).rows.at(0).boolean("got");
+  std::vector<Command> take;
+  take.push_back(enter(Scope::system()));
+  take.push_back(got ? Command{kTakeLease, Params().integer(key).integer(kLease.count())}
+                     : Command{kEndSilentLeader, Params().integer(key)});
+  const Rows answer = (co_await connection.run(std::move(take))).at(1);
+  if (!got && !answer.empty()) log::warn("a leader that gives no sign of life is taken its place");
+  co_return got ? answer.rows.at(0).integer("term") : 0;
+}
+
+// The lock lives as long as the session: a lost connection shows when the lease is extended.
+Task<void> Database::Impl::keep_lease(Connection& connection, std::int64_t key, std::int64_t term,
+                                      Event& ended) {
+  while (!co_await ended.wait_for(kKeepEvery)) {
+    std::vector<Command> keep;
+    keep.push_back(enter(Scope::system()));
+    keep.push_back({kKeepLease, Params().integer(key).integer(term).integer(kLease.count())});
+    if ((co_await connection.run(std::move(keep))).at(1).empty())
+      throw Error(Code::kConflict, "another process leads now");
+  }
+}
+
+Task<void> Database::lead(std::int64_t key, std::function<Task<void>(Term)> work) {
   const auto impl = impl_;
   Backoff backoff(Duration(500), Duration(5000));
   for (;;) {
     Impl::ConnectionPtr connection;
-    bool leads = false;
+    std::int64_t term = 0;
     try {
       connection = co_await impl->open();
-      std::vector<Command> commands;
-      commands.push_back({"SELECT pg_try_advisory_lock($1::bigint) AS got", Params().integer(key)});
-      leads = (co_await connection->run(std::move(commands))).at(0).rows.at(0).boolean("got");
+      term = co_await impl->take_lease(*connection, key);
     } catch (const Error& error) {
       if (error.code() == Code::kCancelled) throw;
       log::debug("cannot ask for the leader's lock", error);
     }
-    if (!leads) {
+    if (term == 0) {
       connection.reset();
       co_await sleep_for(Duration(500) + backoff.next());
       continue;
     }
-    log::info("this process leads now");
+    log::info("this process leads now", {{"term", term}});
     backoff.reset();
     TaskScope scope(impl->executor);
     std::exception_ptr failure;
@@ -226,15 +307,11 @@ Task<void> Database::lead(std::int64_t key, std::function<Task<void>()> work) {
       failure = error;
       ended.set();
     });
-    scope.spawn("leader", work());
+    scope.spawn("leader", work(Term(*this, key, term)));
     std::exception_ptr stopped;
     try {
-      // The lock lives as long as the session: a lost connection shows at the next question.
-      while (!co_await ended.wait_for(Duration(2000))) {
-        std::vector<Command> ping;
-        ping.push_back({"SELECT 1", {}});
-        co_await connection->run(std::move(ping));
-      }
+      co_await impl->keep_lease(*connection, key, term, ended);
+      if (failure) std::rethrow_exception(failure);
     } catch (...) {
       stopped = std::current_exception();
     }
@@ -245,11 +322,9 @@ Task<void> Database::lead(std::int64_t key, std::function<Task<void>()> work) {
       try {
         std::rethrow_exception(stopped);
       } catch (const Error& error) {
-        if (error.code() == Code::kCancelled) throw;
-        log::warn("lost the leader's lock", error);
+        if (error.code() == Code::kCancelled || (failure && !deposed(error))) throw;
+        log::warn("this process leads no more", error);
       }
-    } else if (failure) {
-      std::rethrow_exception(failure);
     }
   }
 }

@@ -111,6 +111,28 @@ struct Options {
   Duration statement_time = Duration(30'000);
 };
 
+class Database;
+
+// One leadership of the process (Database::lead). What is asked through it is refused, with
+// Error{kConflict} that deposed() knows, from the moment that another process leads: who was
+// stopped for a while and goes on does nothing a second time.
+class Term {
+ public:
+  // Grows with each leadership.
+  std::int64_t number() const noexcept { return number_; }
+  // As Database's.
+  Task<Rows> query(Scope scope, const char* sql, Params params = {});
+  Task<void> transaction(Scope scope, std::function<Task<void>(Transaction&)> work);
+
+ private:
+  friend class Database;
+  Term(Database& db, std::int64_t key, std::int64_t number)
+      : db_(&db), key_(key), number_(number) {}
+  Database* db_;
+  std::int64_t key_, number_;
+};
+bool deposed(const Error& error);
+
 class Database {
  public:
   Database(Executor executor, Options options);
@@ -122,10 +144,10 @@ class Database {
   // Commits when `work` returns, rolls back when it throws. A serialization failure runs `work`
   // again, up to 3 times in all.
   Task<void> transaction(Scope scope, std::function<Task<void>(Transaction&)> work);
-  // Runs `work` while this process holds the session lock `key`; waits until it gets it. When the
-  // connection that holds the lock is lost, `work` is cancelled and the wait begins anew. Ends with
-  // kCancelled.
-  Task<void> lead(std::int64_t key, std::function<Task<void>()> work);
+  // Runs `work` while this process holds the session lock `key`; waits until it gets it. A holder
+  // that gave no sign of life for kLease loses it. When the lock is lost, or `work` ends because it
+  // was deposed, `work` is cancelled and the wait begins anew. Ends with kCancelled.
+  Task<void> lead(std::int64_t key, std::function<Task<void>(Term)> work);
   // Applies what is missing of the embedded migrations, under a lock. Throws when an applied one
   // was changed.
   Task<void> migrate();
@@ -133,9 +155,13 @@ class Database {
   void close();
 
  private:
+  friend class Term;
   struct Impl;
   std::shared_ptr<Impl> impl_;
 };
+
+// How long a leader that gives no sign of life is believed.
+inline constexpr Duration kLease{10'000};
 
 // The embedded files of flock-api/migrations, in order.
 struct Migration {

@@ -41,14 +41,17 @@ inline constexpr const char* kRolloutInsert =
     "INSERT INTO rollouts(id, org_id, deployment_id, release_id, fleet_id, state, stage_ends, "
     "progress) VALUES ($1, $2, $3, $4, $5::uuid, $6, $7::bigint[], $8::jsonb)";
 // Every device gets its place by a hash of rollout and device: by chance, and the same each time.
-// Devices that came since they were counted are in the last stage.
+// Devices that came since they were counted are in the last stage. In the order of ids: the indexes
+// grow at one place at a time.
 inline constexpr const char* kRolloutAssign =
     "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, online, place, stage) "
     "SELECT o.org_id, r.id, o.id, 'WAITING', o.online, o.place, least(width_bucket(o.place, "
     "r.stage_ends), array_length(r.stage_ends, 1) - 1) FROM (SELECT d.org_id, d.id, d.online, "
     "row_number() OVER (ORDER BY "
     "hashtextextended($4::text || d.id::text, 0), d.id) - 1 AS place FROM devices d "
-    "WHERE " FLOCK_TARGETED ") o JOIN rollouts r ON r.org_id = o.org_id AND r.id = $4::uuid";
+    "WHERE " FLOCK_TARGETED
+    ") o JOIN rollouts r ON r.org_id = o.org_id AND r.id = $4::uuid "
+    "ORDER BY o.id";
 #undef FLOCK_TARGETED
 // What an older rollout has not begun on these devices, it shall not begin any more.
 inline constexpr const char* kSupersedeWaiting =
@@ -77,6 +80,9 @@ inline constexpr const char* kRolloutAdopt =
 // --- A rollout under way
 inline constexpr const char* kRolloutsOpen =
     "SELECT id, org_id FROM rollouts WHERE ended_at IS NULL ORDER BY id";
+// The first of them behind $1, or that one itself while it is open.
+inline constexpr const char* kRolloutsOpenFrom =
+    "SELECT id, org_id FROM rollouts WHERE ended_at IS NULL AND id >= $1::uuid ORDER BY id LIMIT 2";
 // Whoever decides about it, or orders, has it to himself.
 inline constexpr const char* kRolloutLock =
     "SELECT r.id, r.org_id, r.fleet_id, r.deployment_id, r.state, r.reason, r.stage, "
@@ -165,6 +171,10 @@ inline constexpr const char* kDeviceTurns =
     "the device was revoked' ELSE x.reason END, updated_at = CASE WHEN t.lost THEN now() ELSE "
     "x.updated_at END FROM told t WHERE x.rollout_id = t.rollout_id AND x.device_id = t.device_id "
     "AND (t.lost OR x.online <> t.online)";
+// One that had ended goes on: it heard nothing of those who wait.
+inline constexpr const char* kRolloutHearsAgain =
+    "INSERT INTO device_turns(org_id, device_id) SELECT org_id, device_id FROM rollout_devices "
+    "WHERE org_id = $1 AND rollout_id = $2 AND state = 'WAITING' AND NOT wanted";
 // $4 of the devices that wait begin; with $5 only those that are online. Those that are go first.
 inline constexpr const char* kRolloutLetGo =
     "UPDATE rollout_devices x SET state = 'PENDING', began_at = now(), updated_at = now() FROM "
@@ -278,8 +288,9 @@ inline constexpr const char* kRolloutMakeLock =
 // Before the device wants it: what it wants now is where it goes back to. At another try it wants
 // this release already.
 inline constexpr const char* kRolloutDeviceMade =
-    "UPDATE rollout_devices x SET desired_version = $4::bigint, wanted = true, previous_release_id "
-    "= CASE WHEN x.state = 'PENDING' AND d.desired_rollout_id IS DISTINCT FROM x.rollout_id THEN "
+    "UPDATE rollout_devices x SET desired_version = $4::bigint, wanted = true, online = d.online, "
+    "previous_release_id = CASE WHEN "
+    "x.state = 'PENDING' AND d.desired_rollout_id IS DISTINCT FROM x.rollout_id THEN "
     "d.desired_release_id ELSE x.previous_release_id END, updated_at = "
     "now() FROM devices d WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = $3 AND "
     "d.org_id = x.org_id AND d.id = x.device_id";
@@ -313,38 +324,49 @@ inline constexpr const char* kUnpublished =
 inline constexpr const char* kPublished =
     "UPDATE devices SET published_version = greatest(published_version, $3::bigint) WHERE org_id = "
     "$1 AND id = $2";
+// Devices ($2) that tell of an older version ($3) than the one they are to run.
 inline constexpr const char* kRepublish =
-    "UPDATE devices SET published_version = 0 WHERE org_id = $1 AND id = $2 AND desired_version > "
-    "$3::bigint AND published_version = desired_version";
+    "UPDATE devices d SET published_version = 0 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) "
+    "AS n(org, device, version) WHERE d.org_id = n.org AND d.id = n.device AND d.id = "
+    "ANY($2::uuid[]) AND d.desired_version > n.version AND d.published_version = d.desired_version";
 inline constexpr const char* kRolloutDeviceDelivered =
     "UPDATE rollout_devices SET state = CASE WHEN state = 'PENDING' THEN 'DELIVERED' ELSE state "
     "END, updated_at = now() WHERE org_id = $1 AND rollout_id = $2 AND device_id = $3 AND state IN "
     "('PENDING', 'ROLLING_BACK') AND desired_version = $4::bigint";
-// What a report says about a device's part, with the state that it has by it ($4), a reason ($5),
-// and whether services are unhealthy ($6) or restart ($7). On the way back the same words mean the
-// way back. Nothing when it is nothing new.
-inline constexpr const char* kRolloutDeviceState =
-    "WITH told AS (SELECT x.rollout_id, x.device_id, CASE WHEN x.state IN ('SUPERSEDED', "
-    "'SKIPPED', 'ROLLED_BACK') THEN x.state WHEN x.state IN ('ROLLING_BACK', 'ROLLBACK_FAILED') "
-    "THEN CASE $4 WHEN 'CONFIRMED' THEN 'ROLLED_BACK' WHEN 'FAILED' THEN 'ROLLBACK_FAILED' ELSE "
-    "x.state END WHEN x.state = 'CONFIRMED' OR (x.state = 'FAILED' AND $4 <> 'CONFIRMED') THEN "
-    "x.state ELSE $4 END AS state FROM rollout_devices x WHERE x.org_id = $1 AND x.device_id = $2 "
-    "AND x.desired_version = $3::bigint AND x.desired_version > 0 FOR UPDATE) UPDATE "
-    "rollout_devices x SET state = t.state, reason = CASE WHEN t.state <> x.state OR t.state NOT "
-    "IN ('SUPERSEDED', 'SKIPPED', 'ROLLED_BACK', 'ROLLBACK_FAILED', 'ROLLING_BACK', 'CONFIRMED', "
-    "'FAILED') THEN nullif($5, '') ELSE x.reason END, unhealthy = $6::boolean, restarting = "
-    "$7::boolean, updated_at = CASE WHEN t.state <> x.state OR t.state NOT IN ('CONFIRMED', "
-    "'FAILED') THEN now() ELSE x.updated_at END FROM told t WHERE x.org_id = $1 AND x.rollout_id = "
+// What reports say about devices' parts: organizations, devices and versions ($1 to $3), the states
+// that they have by them ($4), reasons ($5), and whether services are unhealthy ($6) or restart
+// ($7). On the way back the same words mean the way back. Answers what was new. In one order, so
+// that two who are told of the same devices do not wait for each other.
+inline constexpr const char* kRolloutDeviceStates =
+    "WITH told AS (SELECT x.org_id, x.rollout_id, x.device_id, coalesce(n.reason, '') AS reason, "
+    "n.unhealthy, n.restarting, CASE WHEN x.state IN ('SUPERSEDED', 'SKIPPED', 'ROLLED_BACK') THEN "
+    "x.state WHEN x.state IN ('ROLLING_BACK', 'ROLLBACK_FAILED') THEN CASE n.state WHEN "
+    "'CONFIRMED' THEN 'ROLLED_BACK' WHEN 'FAILED' THEN 'ROLLBACK_FAILED' ELSE x.state END WHEN "
+    "x.state = 'CONFIRMED' OR (x.state = 'FAILED' AND n.state <> 'CONFIRMED') THEN x.state ELSE "
+    "n.state END AS state FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], "
+    "$5::text[], $6::boolean[], $7::boolean[]) AS n(org, device, version, state, reason, "
+    "unhealthy, restarting) JOIN rollout_devices x ON x.org_id = n.org AND x.device_id = n.device "
+    "WHERE x.device_id = ANY($2::uuid[]) AND x.desired_version = n.version AND x.desired_version > "
+    "0 ORDER BY x.rollout_id, x.device_id FOR UPDATE OF x) UPDATE rollout_devices x SET state = "
+    "t.state, reason = CASE WHEN t.state <> x.state OR t.state NOT IN ('SUPERSEDED', 'SKIPPED', "
+    "'ROLLED_BACK', 'ROLLBACK_FAILED', 'ROLLING_BACK', 'CONFIRMED', 'FAILED') THEN "
+    "nullif(t.reason, '') ELSE x.reason END, unhealthy = t.unhealthy, restarting = t.restarting, "
+    "updated_at = CASE WHEN t.state <> x.state OR t.state NOT IN ('CONFIRMED', 'FAILED') THEN "
+    "now() ELSE x.updated_at END FROM told t WHERE x.org_id = t.org_id AND x.rollout_id = "
     "t.rollout_id AND x.device_id = t.device_id AND ((x.state, x.unhealthy, x.restarting) <> "
-    "(t.state, $6::boolean, $7::boolean) OR (t.state NOT IN ('SUPERSEDED', 'SKIPPED', "
+    "(t.state, t.unhealthy, t.restarting) OR (t.state NOT IN ('SUPERSEDED', 'SKIPPED', "
     "'ROLLED_BACK', 'ROLLBACK_FAILED', 'ROLLING_BACK', 'CONFIRMED', 'FAILED') AND "
-    "coalesce(x.reason, '') <> $5)) RETURNING x.rollout_id";
+    "coalesce(x.reason, '') <> t.reason)) RETURNING x.org_id, x.rollout_id";
+// What devices ($2) are to run, where that is the version ($3) that they tell of.
 inline constexpr const char* kRolloutDesired =
-    "SELECT desired FROM devices WHERE org_id = $1 AND id = $2 AND desired_version = $3::bigint";
+    "SELECT d.id, d.desired FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS n(org, device, "
+    "version) JOIN devices d ON d.org_id = n.org AND d.id = n.device WHERE d.id = ANY($2::uuid[]) "
+    "AND d.desired_version = n.version";
+// $3: the device behind which the page begins.
 inline constexpr const char* kRolloutUnsettled =
-    "SELECT device_id FROM rollout_devices WHERE org_id = $1 AND rollout_id = $2 AND "
-    "device_id::text > $3 AND state NOT IN ('WAITING', 'CONFIRMED', 'SUPERSEDED', 'SKIPPED', "
-    "'ROLLED_BACK') ORDER BY device_id::text LIMIT 1000";
+    "SELECT device_id FROM rollout_devices WHERE org_id = $1 AND rollout_id = $2 AND device_id > "
+    "$3::uuid AND state NOT IN ('WAITING', 'CONFIRMED', 'SUPERSEDED', 'SKIPPED', 'ROLLED_BACK') "
+    "ORDER BY device_id LIMIT 1000";
 
 // --- What people see of it
 #define FLOCK_IN_STATE(state, name) \
@@ -383,14 +405,21 @@ inline constexpr const char* kRolloutDevices =
     "x.device_id::text LIMIT $4::bigint";
 
 // --- Newcomers: devices that came after their fleet's deployment and have nothing yet
-// One that its rollout knows already cannot run the release, and one that was found invalid goes to
-// nobody any more.
+// Those that have nothing may be as many as there are devices: a part of them at a time, the one
+// behind $1 first. This is the part's last.
+inline constexpr const char* kLatecomersEnd =
+    "SELECT id FROM (SELECT id FROM devices WHERE desired_release_id IS NULL AND revoked_at IS "
+    "NULL AND removed_at IS NULL AND id > $1::uuid ORDER BY id LIMIT 5000) part ORDER BY id DESC "
+    "LIMIT 1";
+// Behind $1, up to $2. One that its rollout knows already cannot run the release, and one that was
+// found invalid goes to nobody any more.
 inline constexpr const char* kLatecomers =
     "SELECT d.id, d.org_id, p.rollout_id FROM "
     "devices d JOIN fleets f ON f.id = d.fleet_id JOIN deployments p ON p.id = f.deployment_id"
-    " WHERE d.desired_release_id IS NULL AND d.revoked_at IS NULL AND d.removed_at IS NULL AND "
+    " WHERE d.id > $1::uuid AND d.id <= $2::uuid AND d.desired_release_id IS NULL AND d.revoked_at "
+    "IS NULL AND d.removed_at IS NULL AND "
     "p.rollout_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM rollout_devices x WHERE x.rollout_id = "
     "p.rollout_id AND x.device_id = d.id) AND NOT EXISTS (SELECT 1 FROM releases l WHERE l.id = "
-    "p.release_id AND l.state = 'INVALID') LIMIT 200";
+    "p.release_id AND l.state = 'INVALID')";
 
 }  // namespace flock::postgres::sql

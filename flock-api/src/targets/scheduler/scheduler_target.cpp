@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <deque>
 #include <map>
+#include <optional>
+#include <set>
+#include <vector>
 
 #include "async/event.h"
 #include "async/loop.h"
@@ -25,17 +28,33 @@ using postgres::Scope;
 constexpr std::int64_t kLeaderLock = 0x666c6f636b02;  // "flock", 2
 constexpr std::int64_t kRetentionLock = 0x666c6f636b03;
 constexpr Duration kPoll{2000};
-constexpr int kRereadEvery = 5;  // rounds
-constexpr Duration kRetireEvery{60'000}, kCountEvery{30'000};
+// News come by the thousand, and a round asks the database a dozen questions.
+constexpr Duration kBetweenRounds{100};
+constexpr std::size_t kReportsAtOnce = 500;
+constexpr Duration kRereadEvery{10'000}, kRetireEvery{60'000}, kCountEvery{30'000};
 constexpr Duration kExpireEvery{3'600'000};
+
+// What is due now and then, the first time at once.
+class Timer {
+ public:
+  explicit Timer(Duration every) : every_(every) {}
+  bool due() {
+    const SteadyPoint now = std::chrono::steady_clock::now();
+    if (now < next_) return false;
+    next_ = now + every_;
+    return true;
+  }
+
+ private:
+  Duration every_;
+  SteadyPoint next_{};
+};
 
 class SchedulerTarget final : public Target {
  public:
   explicit SchedulerTarget(Parts parts)
       : parts_(std::move(parts)),
         driver_(parts_.db, parts_.live, parts_.bus, keys_of(parts_)),
-        desired_(parts_.db, parts_.bus, keys_of(parts_)),
-        engine_(parts_.db, parts_.bus),
         audit_(parts_.bus),
         scope_(parts_.executor),
         wake_(parts_.executor) {
@@ -46,8 +65,19 @@ class SchedulerTarget final : public Target {
     mqtt::Subscription states;
     states.filter = "$share/scheduler/flock/internal/v1/device/state";
     co_await parts_.bus.subscribe(states, [this](mqtt::Delivery delivery) {
-      reports_.push_back(std::move(delivery));
-      arrival_.set();
+      internal::v1::DeviceStateChanged changed;
+      try {
+        if (changed.ParseFromString(delivery.message.payload)) {
+          services::DeviceReport report{OrgId::parse(changed.org_id()),
+                                        DeviceId::parse(changed.device_id()), changed.state()};
+          reports_.push_back({std::move(delivery), std::move(report)});
+          arrival_.set();
+          return;
+        }
+      } catch (const Error& error) {
+        log::error("a device's report names no device; it is dropped", error);
+      }
+      delivery.ack();
     });
     for (const char* what : {"deployment/created", "rollout/ordered", "variables/changed"}) {
       mqtt::Subscription hints;
@@ -68,46 +98,79 @@ class SchedulerTarget final : public Target {
   Task<void> stop() override { co_return; }
 
  private:
-  // Also without leadership: what one report changes is one idempotent statement.
+  struct Arrived {
+    mqtt::Delivery delivery;
+    services::DeviceReport report;
+  };
+  using Batch = std::vector<Arrived>;
+
+  // Also without leadership: what reports change is one idempotent statement.
   Task<void> take_reports() {
     for (;;) {
       while (reports_.empty()) {
         arrival_.reset();
         co_await arrival_.wait();
       }
-      mqtt::Delivery delivery = std::move(reports_.front());
-      reports_.pop_front();
-      bool done = false, progress = false;
-      try {
-        internal::v1::DeviceStateChanged changed;
-        if (changed.ParseFromString(delivery.message.payload)) {
-          progress = co_await driver_.apply(OrgId::parse(changed.org_id()),
-                                            DeviceId::parse(changed.device_id()), changed.state());
-        }
-        done = true;
-      } catch (const Error& error) {
-        if (error.code() == Code::kCancelled) throw;
-        // Only what time can heal is tried again: one bad report must not stop all that follow.
-        done = error.code() != Code::kUnavailable && error.code() != Code::kTimeout &&
-               error.code() != Code::kConflict;
-        if (done)
-          log::error("a device's report cannot be applied; it is dropped", error);
-        else
-          log::warn("cannot apply a device's report now", error);
-      }
-      if (done) {
-        delivery.ack();
-        // A round asks the database a dozen questions: not for each of thousands of reports.
-        if (progress) wake_.set();
-      } else {
-        reports_.push_front(std::move(delivery));
-        co_await sleep_for(Duration(1000));
-      }
+      Batch batch = next_batch();
+      if (co_await take(batch)) continue;
+      for (; !batch.empty(); batch.pop_back()) reports_.push_front(std::move(batch.back()));
+      co_await sleep_for(Duration(1000));
     }
   }
 
+  // What waits, of each device one: its next one says more.
+  Batch next_batch() {
+    Batch batch;
+    std::set<DeviceId> devices;
+    while (!reports_.empty() && batch.size() < kReportsAtOnce &&
+           devices.insert(reports_.front().report.device).second) {
+      batch.push_back(std::move(reports_.front()));
+      reports_.pop_front();
+    }
+    return batch;
+  }
+
+  // False when time may heal what failed. Of a batch that cannot be applied each is tried alone:
+  // one bad report must not stop the others.
+  Task<bool> take(Batch& batch) {
+    std::optional<Error> failure;
+    try {
+      std::vector<services::DeviceReport> reports;
+      for (const Arrived& one : batch) reports.push_back(one.report);
+      // A round asks the database a dozen questions: not for each of thousands of reports.
+      if (co_await driver_.apply(std::move(reports))) wake_.set();
+    } catch (const Error& error) {
+      failure = error;
+    }
+    if (failure) {
+      const Code code = failure->code();
+      if (code == Code::kCancelled) throw *failure;
+      if (code == Code::kUnavailable || code == Code::kTimeout || code == Code::kConflict) {
+        log::warn("cannot apply devices' reports now", *failure);
+        co_return false;
+      }
+      if (batch.size() > 1) co_return co_await take_apart(batch);
+      log::error("a device's report cannot be applied; it is dropped", *failure);
+    }
+    for (Arrived& one : batch) one.delivery.ack();
+    batch.clear();
+    co_return true;
+  }
+
+  // Leaves in the batch what is still to be done.
+  Task<bool> take_apart(Batch& batch) {
+    for (; !batch.empty(); batch.erase(batch.begin())) {
+      Batch one;
+      one.push_back(std::move(batch.front()));
+      if (co_await take(one)) continue;
+      batch.front() = std::move(one.front());
+      co_return false;
+    }
+    co_return true;
+  }
+
   Task<void> lead() {
-    co_await parts_.db.lead(kLeaderLock, [this] { return drive(); });
+    co_await parts_.db.lead(kLeaderLock, [this](postgres::Term term) { return drive(term); });
   }
 
   // 1 for as long as it lives.
@@ -121,33 +184,30 @@ class SchedulerTarget final : public Target {
     metrics::Gauge& gauge_;
   };
 
-  Task<void> drive() {
+  Task<void> drive(postgres::Term term) {
     const Leading leading(leader_);
-    SteadyPoint count_at{};
-    SteadyPoint retire_at = std::chrono::steady_clock::now() + kRetireEvery;
-    for (int round = 0;; ++round) {
+    services::RolloutEngine engine(term, parts_.bus);
+    services::DesiredStates desired(term, parts_.bus, keys_of(parts_));
+    Timer reread(kRereadEvery), counting(kCountEvery), retiring(kRetireEvery);
+    retiring.due();  // not at once
+    for (;;) {
       wake_.reset();
-      co_await step("beginning deployments", engine_.begin_deployments());
-      co_await step("adopting newcomers", engine_.adopt_newcomers());
-      co_await step("hearing of devices", engine_.hear_of_devices());
-      co_await step("advancing rollouts", engine_.advance());
+      co_await step("beginning deployments", engine.begin_deployments());
+      co_await step("adopting newcomers", engine.adopt_newcomers());
+      co_await step("hearing of devices", engine.hear_of_devices());
+      co_await step("advancing rollouts", engine.advance());
       co_await step("telling of rollouts", driver_.tell_turns());
-      co_await step("making desired states", desired_.make_begun());
-      co_await step("making desired states anew", desired_.rebuild_stale());
+      co_await step("making desired states", desired.make_begun());
+      co_await step("making desired states anew", desired.rebuild_stale());
       co_await step("publishing desired state", driver_.publish_desired());
       co_await step("clearing desired states", driver_.clear_removed());
-      if (round % kRereadEvery == 0) {
+      if (reread.due()) {
         co_await step("rereading reports", driver_.reread_reports());
-        co_await step("putting tallies together", engine_.fold_tallies());
+        co_await step("putting tallies together", engine.fold_tallies());
       }
-      if (std::chrono::steady_clock::now() >= count_at) {
-        co_await step("counting for the metrics", count());
-        count_at = std::chrono::steady_clock::now() + kCountEvery;
-      }
-      if (std::chrono::steady_clock::now() >= retire_at) {
-        co_await step("removing old releases", retire());
-        retire_at = std::chrono::steady_clock::now() + kRetireEvery;
-      }
+      if (counting.due()) co_await step("counting for the metrics", count());
+      if (retiring.due()) co_await step("removing old releases", retire());
+      co_await sleep_for(kBetweenRounds);
       co_await wake_.wait_for(kPoll);
     }
   }
@@ -169,7 +229,7 @@ class SchedulerTarget final : public Target {
 
   // Apart from the rollouts, which must not wait for ClickHouse.
   Task<void> keep_time() {
-    co_await parts_.db.lead(kRetentionLock, [this] { return expire_forever(); });
+    co_await parts_.db.lead(kRetentionLock, [this](postgres::Term) { return expire_forever(); });
   }
   Task<void> expire_forever() {
     const Settings& settings = parts_.settings;
@@ -189,20 +249,18 @@ class SchedulerTarget final : public Target {
     try {
       co_await std::move(work);
     } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
+      if (error.code() == Code::kCancelled || postgres::deposed(error)) throw;
       log::warn("a step of the scheduler failed; it is repeated", error, {{"step", what}});
     }
   }
 
   Parts parts_;
   services::RolloutDriver driver_;
-  services::DesiredStates desired_;
-  services::RolloutEngine engine_;
   services::AuditTrail audit_;
   TaskScope scope_;
   Event wake_;
   Event arrival_{parts_.executor};
-  std::deque<mqtt::Delivery> reports_;
+  std::deque<Arrived> reports_;
   metrics::Gauge leader_{"flock_leader", "1 while this target leads.", {{"target", "scheduler"}}};
 };
 
