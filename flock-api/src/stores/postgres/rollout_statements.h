@@ -180,7 +180,8 @@ inline constexpr const char* kRolloutToMake =
 // Again inside the transaction, so that a second leader cannot give out the same version.
 inline constexpr const char* kRolloutMakeLock =
     "SELECT x.state, d.id, d.architecture, d.variant, d.desired_version, x.previous_release_id, "
-    "p.soak_ms, b.version AS back_version, b.workload AS back_workload, b.deleted_at IS NOT NULL "
+    "p.soak_ms, p.failure_timeout_ms, b.version AS back_version, b.workload AS back_workload, "
+    "b.deleted_at IS NOT NULL "
     "AS back_deleted, l.version AS release_version, l.workload, l.id AS release_id FROM "
     "rollout_devices x JOIN devices d ON d.org_id = x.org_id AND d.id = x.device_id JOIN rollouts "
     "r ON r.org_id = x.org_id AND r.id = x.rollout_id JOIN deployments p ON p.org_id = r.org_id "
