@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "services/rollout_news.h"
 #include "services/rollout_plan_json.h"
+#include "services/rollout_turns.h"
 #include "services/unless_corrupt.h"
 #include "stores/postgres/rollout_statements.h"
 
@@ -99,15 +100,29 @@ Task<void> write_down(postgres::Transaction& tx, const LockedRollout& rollout,
                                               .boolean(is_news));
 }
 
+// `count` devices of the open stage and those before it.
+Task<void> let_go(postgres::Transaction& tx, const LockedRollout& rollout, const RolloutSeen& seen,
+                  std::int64_t count, bool only_online) {
+  Params params;
+  params.text(rollout.org).text(rollout.id).integer(rollout.progress.stage);
+  params.integer(count).boolean(only_online);
+  if (rollout.plan.windows.empty())
+    params.text(std::nullopt);  // in every time zone
+  else
+    params.texts(seen.open_zones);
+  co_await tx.query(sql::kRolloutLetGo, std::move(params));
+}
+
 // What a step does beside the rollout's own row.
-Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const Decision& decision) {
+Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const RolloutSeen& seen,
+               const Decision& decision) {
   const auto params = [&] { return Params().text(rollout.org).text(rollout.id); };
   switch (decision.step) {
     case Step::kLetGo:
-      co_await tx.query(sql::kRolloutLetGo, params()
-                                                .integer(rollout.progress.stage)
-                                                .integer(decision.count)
-                                                .boolean(rollout.plan.limits.any()));
+      co_await let_go(tx, rollout, seen, decision.count, rollout.plan.only_online());
+      break;
+    case Step::kRetry:
+      co_await retry_due(tx, rollout);
       break;
     case Step::kReturn:
       co_await tx.query(sql::kRolloutReturn, params().integer(decision.count));
@@ -117,11 +132,11 @@ Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const De
       co_await tx.query(sql::kFleetRestore, params());
       break;
     case Step::kEnd:
-      if (decision.end == RolloutState::kCompleted) {
+      if (decision.end == RolloutState::kCompleted && !rollout.plan.windows.empty()) {
+        co_await tx.query(sql::kRolloutLeaveOut, params());
+      } else if (decision.end == RolloutState::kCompleted) {
         // Who was away under a limit, and not waited for any longer, follows when it comes back.
-        co_await tx.query(
-            sql::kRolloutLetGo,
-            params().integer(rollout.progress.stage).integer(INT64_MAX).boolean(false));
+        co_await let_go(tx, rollout, seen, INT64_MAX, false);
       } else {
         co_await tx.query(sql::kRolloutSkip, params());
       }
@@ -179,6 +194,8 @@ Task<RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollou
   seen.now_ms = now_ms;
   seen.ends = rollout.ends;
   seen.counts = counts_of(row);
+  co_await look_at_windows(tx, rollout, seen);
+  co_await look_at_retries(tx, rollout, seen);
   seen.first_failure =
       row.optional_text(rollout.progress.returning ? "first_stuck" : "first_failure").value_or("");
   for (std::size_t i = 0; i < rollout.plan.gates.size(); ++i)
@@ -193,9 +210,11 @@ Task<void> obey_order(postgres::Transaction& tx, LockedRollout rollout, Order or
   const RolloutSeen seen = co_await look_at(tx, rollout, now_ms);
   rollout.progress = obey(rollout.progress, order, seen.counts, now_ms);
   if (order == Order::kRollBack) {
-    co_await act(tx, rollout, {Step::kRollBack, 0, RolloutState::kRollingBack, ""});
+    co_await act(tx, rollout, seen, {Step::kRollBack, 0, RolloutState::kRollingBack, ""});
   } else if (order == Order::kAbort) {
-    co_await act(tx, rollout, {Step::kEnd, 0, RolloutState::kAborted, ""});
+    co_await act(tx, rollout, seen, {Step::kEnd, 0, RolloutState::kAborted, ""});
+  } else if (order == Order::kRetry) {
+    co_await retry_all(tx, rollout);
   }
   co_await put(tx, rollout);
   co_await write_down(tx, rollout, seen, std::string(name_of(order)), actor, 0);
@@ -285,7 +304,7 @@ Task<void> RolloutEngine::advance_one(std::string org, std::string id) {
       const RolloutSeen seen = co_await look_at(tx, *rollout, to_unix_ms(system_clock().now()));
       const Decision decision = decide(rollout->plan, rollout->progress, seen);
       const bool said = decision.why == rollout->progress.why;
-      co_await act(tx, *rollout, decision);
+      co_await act(tx, *rollout, seen, decision);
       rollout->gates = seen.gates;
       rollout->progress = carry_out(rollout->progress, decision, seen);
       const bool opened = decision.step == Step::kNextStage || decision.step == Step::kBegin;

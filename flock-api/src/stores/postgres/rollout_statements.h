@@ -135,12 +135,24 @@ inline constexpr const char* kStageCounts =
     "'10 minutes' AS lately, x.desired_version > 0 AND d.desired_rollout_id = x.rollout_id AS "
     "wants_it FROM rollout_devices x JOIN devices d ON d.org_id = x.org_id AND d.id = x.device_id "
     "WHERE x.org_id = $1 AND x.rollout_id = $2) x";
-// $4 of the devices that wait begin; with $5 only those that are online. Those that are go first.
+// The time zone of a device: what somebody said, or what it said of itself
+// (domain/maintenance_window.h).
+#define FLOCK_TIME_ZONE "coalesce(d.attributes ->> 'time_zone', d.hardware ->> 'time_zone', '')"
+// Those of the stages up to $3 that wait, by time zone.
+inline constexpr const char* kWaitingByZone =
+    "SELECT " FLOCK_TIME_ZONE
+    " AS zone, count(*) FILTER (WHERE d.online) AS online, count(*) "
+    "FILTER (WHERE NOT d.online) AS offline FROM rollout_devices x JOIN devices d ON d.org_id = "
+    "x.org_id AND d.id = x.device_id WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.state = "
+    "'WAITING' AND x.stage <= $3::integer GROUP BY 1";
+// $4 of the devices that wait begin; with $5 only those that are online, and unless $6 is NULL only
+// those in these time zones. Those that are online go first.
 inline constexpr const char* kRolloutLetGo =
     "UPDATE rollout_devices x SET state = 'PENDING', began_at = now(), updated_at = now() FROM "
     "(SELECT w.device_id FROM rollout_devices w JOIN devices d ON d.org_id = w.org_id AND d.id = "
     "w.device_id WHERE w.org_id = $1 AND w.rollout_id = $2 AND w.state = 'WAITING' AND w.stage <= "
-    "$3::integer AND (d.online OR NOT $5::boolean) ORDER BY d.online DESC, w.place LIMIT "
+    "$3::integer AND (d.online OR NOT $5::boolean) AND ($6::text[] IS NULL OR " FLOCK_TIME_ZONE
+    " = ANY($6::text[])) ORDER BY d.online DESC, w.place LIMIT "
     "$4::bigint) chosen WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = "
     "chosen.device_id AND x.state = 'WAITING'";
 // Devices that still are to run the release of the rollout get their way back.
@@ -157,6 +169,42 @@ inline constexpr const char* kRolloutSkip =
     "UPDATE rollout_devices SET state = 'SKIPPED', reason = 'the rollout ended before its turn', "
     "updated_at = now() WHERE org_id = $1 AND rollout_id = $2 AND (state = 'WAITING' OR (state = "
     "'PENDING' AND desired_version = 0))";
+// Whose windows have passed while they were away.
+inline constexpr const char* kRolloutLeaveOut =
+    "UPDATE rollout_devices SET state = 'SKIPPED', reason = 'it was away while its maintenance "
+    "windows were open', updated_at = now() WHERE org_id = $1 AND rollout_id = $2 AND state = "
+    "'WAITING'";
+// Those that failed and wait for another of $3 tries, $4 ms after the last.
+#define FLOCK_RETRIABLE                                                                          \
+  " x.org_id = $1 AND x.rollout_id = $2 AND x.state = 'FAILED' AND x.retries < $3::integer AND " \
+  "d.org_id = x.org_id AND d.id = x.device_id AND d.revoked_at IS NULL AND d.removed_at IS NULL "
+inline constexpr const char* kRetryCounts =
+    "SELECT count(*) FILTER (WHERE due) AS due, count(*) FILTER (WHERE NOT due) AS later FROM "
+    "(SELECT x.updated_at <= now() - $4::bigint * interval '1 millisecond' AS due FROM "
+    "rollout_devices x, devices d WHERE" FLOCK_RETRIABLE ") x";
+#define FLOCK_RETRY                                                                          \
+  "UPDATE rollout_devices x SET state = 'WAITING', reason = NULL, desired_version = 0, "     \
+  "unhealthy = false, restarting = false, retries = x.retries + 1, updated_at = now() FROM " \
+  "devices d WHERE"
+inline constexpr const char* kRolloutRetry =
+    FLOCK_RETRY FLOCK_RETRIABLE "AND x.updated_at <= now() - $4::bigint * interval '1 millisecond'";
+// By an operator: whoever failed, and whoever an end kept from its turn, unless a newer deployment
+// has it.
+inline constexpr const char* kRolloutRetryAll = FLOCK_RETRY
+    " x.org_id = $1 AND x.rollout_id = $2 AND x.state IN ('FAILED', 'SKIPPED') AND d.org_id = "
+    "x.org_id AND d.id = x.device_id AND d.revoked_at IS NULL AND d.removed_at IS NULL AND NOT "
+    "EXISTS (SELECT 1 FROM rollout_devices y WHERE y.org_id = x.org_id AND y.device_id = "
+    "x.device_id AND y.rollout_id > x.rollout_id)";
+// Why devices failed, the most frequent cause first: what stands before the first colon, with up to
+// five devices of each.
+inline constexpr const char* kRolloutFailures =
+    "SELECT split_part(coalesce(x.reason, ''), ':', 1) AS cause, count(*) AS devices, "
+    "(array_agg(x.reason ORDER BY x.updated_at DESC))[1] AS example, "
+    "flock_ms(min(x.updated_at)) AS first_at, flock_ms(max(x.updated_at)) AS last_at, "
+    "array_to_json((array_agg(d.name ORDER BY x.updated_at DESC))[1:5])::text AS names FROM "
+    "rollout_devices x JOIN devices d ON d.org_id = x.org_id AND d.id = x.device_id WHERE "
+    "x.org_id = $1 AND x.rollout_id = $2 AND x.state IN ('FAILED', 'ROLLBACK_FAILED') GROUP BY 1 "
+    "ORDER BY 2 DESC, 1 LIMIT 100";
 // Only while a device is there does its time pass: $3 ms since it said something or came.
 inline constexpr const char* kRolloutTimeouts =
     "UPDATE rollout_devices x SET state = CASE WHEN x.state = 'ROLLING_BACK' THEN "
@@ -191,10 +239,12 @@ inline constexpr const char* kRolloutMakeLock =
     "AND x.rollout_id = $2 AND x.device_id = $3 AND x.desired_version = 0 AND x.state IN "
     "('PENDING', 'ROLLING_BACK') AND d.removed_at IS NULL AND d.revoked_at IS NULL FOR UPDATE OF "
     "x, d";
-// Before the device wants it: what it wants now is where it goes back to.
+// Before the device wants it: what it wants now is where it goes back to. At another try it wants
+// this release already.
 inline constexpr const char* kRolloutDeviceMade =
     "UPDATE rollout_devices x SET desired_version = $4::bigint, previous_release_id = CASE WHEN "
-    "x.state = 'PENDING' THEN d.desired_release_id ELSE x.previous_release_id END, updated_at = "
+    "x.state = 'PENDING' AND d.desired_rollout_id IS DISTINCT FROM x.rollout_id THEN "
+    "d.desired_release_id ELSE x.previous_release_id END, updated_at = "
     "now() FROM devices d WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = $3 AND "
     "d.org_id = x.org_id AND d.id = x.device_id";
 inline constexpr const char* kRolloutDeviceFailed =

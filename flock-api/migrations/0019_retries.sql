@@ -1,0 +1,5 @@
+-- A device that failed may be given the release again: by the rollout's retries, or by an operator.
+SELECT set_config('flock.system', 'on', true);
+ALTER TABLE rollout_devices ADD COLUMN retries integer NOT NULL DEFAULT 0;  -- how often it was
+-- Who failed, for another try and for the causes.
+CREATE INDEX rollout_devices_failed ON rollout_devices (rollout_id) WHERE state IN ('FAILED', 'ROLLBACK_FAILED');
