@@ -93,6 +93,7 @@ void Trials::read(const std::string& text, SteadyPoint now) {
     verdict_.version = verdict.integer("version", {});
     verdict_.back_to = verdict.integer("back_to", {});
     verdict_.rollout_id = verdict.string("rollout_id", {.min = 0});
+    verdict_.attempt = static_cast<std::int32_t>(verdict.integer("attempt", {.max = INT32_MAX}));
     verdict_.fingerprint = verdict.string("fingerprint");
     verdict_.failure.code = verdict.string("code");
     verdict_.failure.error = verdict.string("error", {.min = 0, .max = 2 * kLongestError});
@@ -115,10 +116,10 @@ void Trials::save() const {
                               {"boot_id", options_.boot_id}};
   if (verdict_.version != 0)
     out["verdict"] =
-        bj::object{{"version", verdict_.version},       {"back_to", verdict_.back_to},
-                   {"rollout_id", verdict_.rollout_id}, {"fingerprint", verdict_.fingerprint},
-                   {"code", verdict_.failure.code},     {"error", verdict_.failure.error},
-                   {"at_ms", to_unix_ms(verdict_.at)}};
+        bj::object{{"version", verdict_.version},         {"back_to", verdict_.back_to},
+                   {"rollout_id", verdict_.rollout_id},   {"attempt", verdict_.attempt},
+                   {"fingerprint", verdict_.fingerprint}, {"code", verdict_.failure.code},
+                   {"error", verdict_.failure.error},     {"at_ms", to_unix_ms(verdict_.at)}};
   write_file_atomic(path_, bj::serialize(out));
 }
 
@@ -127,8 +128,9 @@ bool Trials::went_back_from(const DesiredState& desired) const {
   // What it went back to is lost: there is nothing better than what is wanted.
   if (verdict_.back_to != 0 && proven_->version() == 0) return false;
   if (verdict_.version == desired.version()) return true;
-  // A newer version of the same: a device does not take it up again by itself.
-  return verdict_.rollout_id == desired.rollout_id() &&
+  // A newer version of the same, which nobody asked for again: a device does not take it up again
+  // by itself.
+  return verdict_.rollout_id == desired.rollout_id() && verdict_.attempt == desired.attempt() &&
          verdict_.fingerprint == fingerprint_of(desired);
 }
 
@@ -202,6 +204,7 @@ bool Trials::sentence(const DesiredState& state, std::optional<Failure> failure)
   verdict_.version = state.version();
   verdict_.back_to = proven_->version();
   verdict_.rollout_id = state.rollout_id();
+  verdict_.attempt = state.attempt();
   verdict_.fingerprint = fingerprint_of(state);
   verdict_.failure = std::move(*failure);
   verdict_.at = system_clock().now();

@@ -61,6 +61,7 @@ class Trials {
   struct Verdict {
     std::int64_t version = 0;  // 0: there is none
     std::int64_t back_to = 0;  // 0: to nothing
+    std::int32_t attempt = 0;
     std::string rollout_id, fingerprint;
     Failure failure;
     TimePoint at{};
