@@ -36,6 +36,14 @@ void add_keys(config::Schema& schema, agent::AgentOptions& options, std::string&
   schema.add("commands.reboot", options.reboot, "whether the server may start this machine again");
   schema.add("commands.reboot_command", options.reboot_command,
              "program and arguments; default: systemctl reboot, or the kernel's call");
+  schema.add("rollback.enabled", options.goes_back,
+             "whether this device goes back by itself from a release that it cannot keep");
+  schema.add("rollback.start_timeout", options.start_timeout,
+             "how long a new release may take until it is healthy, when the server does not say; "
+             "0s: no limit");
+  schema.add("rollback.contact_timeout", options.contact_timeout,
+             "a new release after which the server cannot be reached for so long is taken back; "
+             "0s: never");
   schema.add("spool.limit", options.spool_limit,
              "bytes on disk of what cannot be sent; beyond it telemetry goes first, events last",
              256 << 10);

@@ -90,6 +90,25 @@ TEST_F(Cli, ShowsWhatDevicesUseNow) {
   EXPECT_EQ(flock({"devices", "top", "--interval", "1ms", "--fleet", "edge"}).code, 2);
 }
 
+TEST_F(Cli, ShowsWhatADeviceWentBackTo) {
+  api.answer("GET /v1/devices/gw-1?include=metrics", 200,
+             R"({"id":"d1","name":"gw-1","state":"ONLINE","labels":{},"attributes":{},"hardware":{},
+"desired":{"version":8,"release":{"id":"r2","version":"1.9.0"}},
+"reported":{"phase":"FAILED","release_id":"r2","desired_version":8,"error_code":"exited",
+"error":"web exited with code 3; this device runs 1.8.2 again","at":"2026-11-24T10:00:00.000Z","services":[],
+"rollback":{"release_id":"r","release_version":"1.8.2","phase":"CONFIRMED","at":"2026-11-24T10:00:00.000Z"}}})");
+  api.answer("GET /v1/devices/d1/events?from=-7d&page_size=5", 200,
+             R"({"incomplete":false,"items":[]})");
+  const Result shown = flock({"devices", "show", "gw-1"});
+  EXPECT_NE(shown.out.find("  wanted      1.9.0 (state 8)\n"
+                           "  phase       FAILED (state 8)\n"
+                           "  error       exited, web exited with code 3; this device runs 1.8.2 "
+                           "again\n"
+                           "  back to     1.8.2, CONFIRMED\n"),
+            std::string::npos)
+      << shown.out;
+}
+
 TEST_F(Cli, ShowsADeviceInGroups) {
   api.answer("GET /v1/devices/gw-1?include=metrics", 200,
              R"({"id":"d1","name":"gw-1","state":"OFFLINE",

@@ -104,6 +104,10 @@ struct Agent::Impl {
     Reconciler::Options out;
     out.data_dir = options.data_dir;
     out.interval = options.reconcile_interval;
+    out.boot_id = read_boot_id(options.root);
+    out.goes_back = options.goes_back;
+    out.trial.start = options.start_timeout;
+    out.trial.contact = options.contact_timeout;
     out.credentials = [this]() -> Task<PullCredentials> {
       const std::string token = co_await identity.token();
       co_return PullCredentials{identity.device_id(), token};
@@ -332,6 +336,7 @@ struct Agent::Impl {
       session->spawn("report", report_loop());
       co_await moved.wait();
       uplink.set_connected(false);
+      reconciler.note_contact(false);
       session->cancel();
       co_await session->join();
       session = std::make_unique<TaskScope>(executor);
@@ -394,6 +399,7 @@ struct Agent::Impl {
       if (up != is_up || since == TimePoint()) since = system_clock().now();
       is_up = up;
       uplink.set_connected(up);
+      if (!up) reconciler.note_contact(false);
       if (up) {
         failed_connections = 0;
         log::info("connected to the broker");
@@ -506,6 +512,7 @@ struct Agent::Impl {
         state.set_keep_alive_ms(options.state_interval.count());
         *state.mutable_hardware() = hardware;
         co_await bus->publish(message_of("state", state.SerializeAsString()));
+        reconciler.note_contact(true);
       } catch (const Error& error) {
         if (error.code() == Code::kCancelled) throw;
         log::warn("cannot report; trying again", error);

@@ -22,6 +22,8 @@ struct AgentOptions {
       token_lifetime{0};
   bool reboot = true;
   std::vector<std::string> reboot_command;
+  bool goes_back = true;  // by itself from a release that cannot be kept
+  Duration start_timeout{600'000}, contact_timeout{300'000};  // 0: no limit
   std::int64_t spool_limit = 32 << 20;   // bytes on disk of what cannot be sent
   std::int64_t spool_drain = 128 << 10;  // bytes a second of each kind, after an outage
   std::int64_t log_lines_per_second = 200, log_bytes_per_second = 64 << 10;  // of each service

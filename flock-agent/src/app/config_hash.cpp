@@ -44,4 +44,10 @@ ConfigHashes hashes_of(const DesiredState& state) {
   return out;
 }
 
+std::string fingerprint_of(const DesiredState& state) {
+  std::string text;
+  for (const auto& [service, hash] : hashes_of(state)) text += service + '\0' + hash + '\0';
+  return to_hex(crypto::sha256(text));
+}
+
 }  // namespace flock::agent

@@ -29,7 +29,7 @@ void Downloads::start(const Service& service) {
 }
 
 Task<void> Downloads::pull(std::string service, std::string image) {
-  const StatePtr wanted = state_.wishes.desired();
+  const StatePtr wanted = state_.target();
   bool full = false;
   try {
     PullCredentials credentials = co_await credentials_();
@@ -42,8 +42,7 @@ Task<void> Downloads::pull(std::string service, std::string image) {
     state_.memory[service].pulling = false;
     if (error.code() == Code::kCancelled) throw;
     full = is_disk_full(error.message());
-    if (wanted->version() == state_.wishes.desired()->version())
-      note_pull_failure(service, error, full);
+    if (wanted->version() == state_.target()->version()) note_pull_failure(service, error, full);
   }
   if (full) co_await make_room(*wanted);
   state_.wake.set();
@@ -72,9 +71,11 @@ void Downloads::note_progress(const std::string& service, int percent) {
   state_.set_report(std::move(fresh));
 }
 
-// Images of releases that are neither wanted nor running are the only thing that may go.
+// Images of releases that are neither wanted, nor running, nor what the device could go back to are
+// the only thing that may go.
 Task<void> Downloads::make_room(DesiredState keep) {
   keep.MergeFrom(*state_.wishes.current());
+  keep.MergeFrom(*state_.trials.proven());
   try {
     co_await state_.runtime->clean_up(std::move(keep));
   } catch (const Error& error) {
@@ -85,7 +86,8 @@ Task<void> Downloads::make_room(DesiredState keep) {
 
 Task<void> Downloads::drop_unwanted() {
   if (pulls_->size() == 0) co_return;
-  const DesiredState& desired = *state_.wishes.desired();
+  const StatePtr target = state_.target();
+  const DesiredState& desired = *target;
   const bool wanted =
       std::any_of(desired.services().begin(), desired.services().end(),
                   [&](const Service& service) { return service.image() == image_; });

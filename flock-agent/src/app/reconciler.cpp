@@ -26,7 +26,7 @@ constexpr Duration kTroubleTell{10'000};  // a runtime that is restarted is nobo
 struct Reconciler::Impl {
   Impl(Executor executor, std::unique_ptr<Runtime> runtime, Options o)
       : options(std::move(o)),
-        state(executor, std::move(runtime), options.data_dir, options.on_report, ends_options()),
+        state(executor, std::move(runtime), trial_options(), options.on_report, ends_options()),
         downloads(state, options.credentials),
         probes(state),
         by_hand(state) {}
@@ -38,6 +38,20 @@ struct Reconciler::Impl {
               state.wake.set();
             },
             options.on_exit};
+  }
+
+  Trials::Options trial_options() const {
+    return {options.data_dir, options.boot_id, options.trial, options.goes_back};
+  }
+
+  void load() {
+    state.wishes.load();
+    state.trials.load(state.wishes.current(), steady_now());
+    const StatePtr desired = state.wishes.desired();
+    // It was ended between the verdict and the first step of the way back.
+    if (state.trials.went_back_from(*desired) &&
+        state.wishes.current()->version() == desired->version())
+      state.wishes.take_as_current(state.target());
   }
 
   // --- Rounds
@@ -65,6 +79,7 @@ struct Reconciler::Impl {
   void note_trouble(const Error& error) {
     const SteadyPoint now = steady_now();
     state.settled_since = {};
+    state.trials.note_blindness(now);
     if (trouble_since == SteadyPoint()) trouble_since = now;
     if (now - trouble_since < kTroubleTell || state.wishes.desired()->version() == 0) return;
     ReportedState fresh = state.report;
@@ -100,35 +115,75 @@ struct Reconciler::Impl {
     state.wishes.store();
     co_await downloads.drop_unwanted();
     co_await by_hand.do_jobs();
+    state.trials.save_verdict();
     // A newer one may arrive while we wait.
-    const StatePtr wanted = state.wishes.desired(), before = state.wishes.current();
+    const StatePtr wanted = state.target(), before = state.wishes.current();
     const World world = co_await observe(*wanted, *before);
     options.on_containers(world.containers);
     co_await state.ends.look(world);
     seen = world.containers;
-    if (wanted != state.wishes.desired()) co_return Duration(0);
-    const Plan plan = make_plan(world, state.memory, state.settled_since);
+    if (wanted != state.target()) co_return Duration(0);
+    Plan plan = make_plan(world, state.memory, state.settled_since);
     if (!plan.settled)
       state.settled_since = {};
     else if (state.settled_since == SteadyPoint() || plan.began_anew)
       state.settled_since = world.now;
+    if (plan.complete && wanted->version() > 0 && before->version() != wanted->version() &&
+        !switch_to(wanted, world.now)) {
+      tell(world, plan);
+      co_return kTroublePause;
+    }
+    if (taken_back(*wanted, *before, plan, world.now)) co_return Duration(0);
+    hold(*wanted, plan);
     tell(world, plan);
-    if (plan.complete && wanted->version() > 0 &&
-        state.wishes.current()->version() != wanted->version())
-      state.wishes.take_as_current(wanted);
 
     bool again = false;
     const DesiredState& active = plan.complete ? *wanted : *before;
     for (const Action& action : plan.actions) {
       again = co_await execute(action, active, world) || again;
-      if (wanted != state.wishes.desired()) co_return Duration(0);
+      if (wanted != state.target()) co_return Duration(0);
     }
     if (again) co_return Duration(0);
-    if (plan.phase == ReportedState::CONFIRMED && cleaned != wanted->version()) {
-      cleaned = wanted->version();
-      co_await state.runtime->clean_up(*wanted);
-    }
+    if (plan.phase == ReportedState::CONFIRMED) co_await keep(wanted);
     co_return pause_after(plan);
+  }
+
+  // --- What a release is on trial for
+
+  // Nothing of it is started or stopped before that is written down: false while it cannot be.
+  bool switch_to(const StatePtr& wanted, SteadyPoint now) {
+    if (wanted == state.wishes.desired() && !state.trials.begin(*wanted, now)) return false;
+    state.wishes.take_as_current(wanted);
+    return true;
+  }
+
+  // True when the device goes back from now on.
+  bool taken_back(const DesiredState& wanted, const DesiredState& before, const Plan& plan,
+                  SteadyPoint now) {
+    const bool fails = plan.complete ? state.trials.fails(wanted, plan, state.settled_since, now)
+                                     : state.trials.fails_meanwhile(before, now);
+    if (!fails) return false;
+    state.begin_anew();
+    state.wishes.take_as_current(
+        state.trials.fallback(plan.complete ? wanted.version() : before.version()));
+    return true;
+  }
+
+  // A release that may have cut the device off is confirmed only when the server heard of it.
+  void hold(const DesiredState& wanted, Plan& plan) {
+    if (plan.phase != ReportedState::CONFIRMED ||
+        state.trials.may_be_confirmed(wanted, state.settled_since))
+      return;
+    plan.phase = ReportedState::SOAKING;
+    options.on_report();  // asks for an acknowledgement
+  }
+
+  // What is confirmed is what the device goes back to from now on; images of others may go.
+  Task<void> keep(StatePtr wanted) {
+    const bool is_wish = wanted == state.wishes.desired();
+    if ((is_wish && !state.trials.confirm(wanted)) || cleaned == wanted->version()) co_return;
+    cleaned = wanted->version();
+    co_await state.runtime->clean_up(*wanted);
   }
 
   Duration pause_after(const Plan& plan) const {
@@ -147,14 +202,19 @@ struct Reconciler::Impl {
 
   void tell(const World& world, const Plan& plan) {
     ReportedState fresh = make_report(world, plan, state.memory);
+    const StatePtr desired = state.wishes.desired();
+    if (state.target() != desired) state.trials.describe(*desired, fresh);
+    std::string fault = state.trials.store_error();
     if (const DesiredState* const unstored = state.wishes.unstored()) {
       fresh.set_desired_version(unstored->version());
       fresh.set_release_id(unstored->release_id());
       fresh.set_rollout_id(unstored->rollout_id());
+      fault = state.wishes.store_error();
+    }
+    if (!fault.empty()) {
       fresh.set_phase(ReportedState::FAILED);
-      fresh.set_error_code(is_disk_full(state.wishes.store_error()) ? "no_space" : "store_failed");
-      fresh.set_error("the desired state cannot be stored on this device: " +
-                      state.wishes.store_error());
+      fresh.set_error_code(is_disk_full(fault) ? "no_space" : "store_failed");
+      fresh.set_error("the desired state cannot be stored on this device: " + fault);
     }
     state.set_report(std::move(fresh));
   }
@@ -185,7 +245,7 @@ struct Reconciler::Impl {
 
   Task<void> bring_up(Action action, const DesiredState& active, const World& world) {
     const Service& service = service_of(active, action.service);
-    const StatePtr wanted = state.wishes.desired();
+    const StatePtr wanted = state.target();
     const char* step = "start_failed";
     try {
       std::string id = action.container;
@@ -203,10 +263,13 @@ struct Reconciler::Impl {
       log::info("started", {{"service", action.service}, {"container", id}});
     } catch (const Error& error) {
       if (error.code() == Code::kCancelled) throw;
-      if (wanted != state.wishes.desired()) co_return;  // nobody wants to know any more
+      if (wanted != state.target()) co_return;  // nobody wants to know any more
       Attempts& attempts = state.memory[action.service].run;
-      note_failure(attempts, is_disk_full(error.message()) ? "no_space" : step,
-                   action.service + ": " + error.message(), steady_now());
+      const bool full = is_disk_full(error.message());
+      note_failure(attempts, full ? "no_space" : step, action.service + ": " + error.message(),
+                   steady_now());
+      attempts.transient =
+          !full && (error.code() == Code::kUnavailable || error.code() == Code::kTimeout);
       log::warn("a step failed; it is tried again", error,
                 {{"service", action.service}, {"step", step}, {"attempt", attempts.failures}});
     }
@@ -237,7 +300,7 @@ struct Reconciler::Impl {
 Reconciler::Reconciler(Executor executor, std::unique_ptr<Runtime> runtime, Options options)
     : impl_(std::make_unique<Impl>(std::move(executor), std::move(runtime), std::move(options))) {}
 Reconciler::~Reconciler() = default;
-void Reconciler::load() { impl_->state.wishes.load(); }
+void Reconciler::load() { impl_->load(); }
 std::int64_t Reconciler::version() const { return impl_->state.wishes.version(); }
 void Reconciler::want(DesiredState fresh, std::function<void()> on_stored) {
   if (impl_->state.wishes.want(std::move(fresh), std::move(on_stored))) impl_->state.wake.set();
@@ -249,6 +312,10 @@ Task<void> Reconciler::stop() {
   co_await impl_->state.background.join();
 }
 const ReportedState& Reconciler::report() const { return impl_->state.report; }
+void Reconciler::note_contact(bool there) {
+  impl_->state.trials.note_contact(there, steady_now());
+  if (there && impl_->state.trials.open()) impl_->state.wake.set();
+}
 const std::vector<Observed>& Reconciler::containers() const { return impl_->seen; }
 Task<void> Reconciler::restart(std::string service) {
   co_await impl_->by_hand.restart(std::move(service));

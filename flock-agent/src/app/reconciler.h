@@ -8,6 +8,7 @@
 #include "async/task.h"
 #include "base/time.h"
 #include "domain/plan.h"
+#include "domain/trial.h"
 #include "runtimes/runtime.h"
 
 namespace flock::agent {
@@ -20,6 +21,9 @@ class Reconciler {
   struct Options {
     std::string data_dir;
     Duration interval{5'000};
+    std::string boot_id;
+    TrialLimits trial;
+    bool goes_back = true;  // by itself from a release that cannot be kept
     std::function<Task<PullCredentials>()> credentials;
     std::function<void()> on_report;  // report() has changed
     // What each round sees, before it changes anything.
@@ -41,6 +45,8 @@ class Reconciler {
   Task<void> run();   // until cancelled
   Task<void> stop();  // ends what runs beside the rounds; after run() has ended
   const ReportedState& report() const;
+  // The server's broker has acknowledged a report, or the connection with it broke.
+  void note_contact(bool there);
   // As the last round saw them.
   const std::vector<Observed>& containers() const;
 

@@ -3,154 +3,26 @@
 // with damaged files.
 #include "app/reconciler.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "app/device_itest.h"
-#include "async/loop.h"
-#include "async/scope.h"
+#include "app/podman_itest.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/random.h"
 #include "link/desired_store.h"
-#include "runtimes/podman.h"
 #include "testing/crash_points.h"
-#include "testing/run_task.h"
-#include "testing/servers.h"
 
 namespace flock::agent {
 namespace {
 
 namespace ft = flock::testing;
 using ft::run_task;
-using ft::TempDir;
 
-constexpr const char* kApp = R"c(
-#include <signal.h>
-#include <unistd.h>
-static void stop(int n) { (void)n; _exit(0); }
-int main(void) {
-  signal(SIGTERM, stop);
-  for (;;) pause();
-}
-)c";
-constexpr Duration kLimit{120'000};
-constexpr Duration kInterval{200};
-
-class ReconcilerOnPodman : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (::geteuid() != 0 || !ft::require({"podman", "runc"}))
-      GTEST_SKIP() << "needs root and podman";
-  }
-  void start_podman(const std::string& store = "") {
-    podman = std::make_unique<ft::Podman>(store);
-    podman->start();
-    for (const char* name : {"one", "two"})
-      images.push_back(podman->build(name, kApp, std::string("ENV NAME=") + name));
-  }
-
-  static device::v1::Service& add(DesiredState& state, const std::string& name,
-                                  const std::string& image) {
-    auto* service = state.add_services();
-    service->set_name(name);
-    service->set_image(image);
-    service->set_stop_grace_ms(2000);
-    service->mutable_restart()->set_policy(device::v1::Restart::ALWAYS);
-    return *service;
-  }
-  static DesiredState one_service(std::int64_t version, const std::string& image) {
-    DesiredState state;
-    state.set_version(version);
-    add(state, "web", image).set_network_mode("none");
-    return state;
-  }
-  Reconciler::Options options(const std::string& folder) const {
-    Reconciler::Options out;
-    out.data_dir = folder;
-    out.interval = kInterval;
-    out.credentials = []() -> Task<PullCredentials> { co_return PullCredentials{}; };
-    out.on_report = [] {};
-    return out;
-  }
-  std::unique_ptr<Runtime> runtime(Executor executor, const std::string& socket) const {
-    return make_podman(std::move(executor), socket, insecure);
-  }
-  // Runs a reconciler in this process for as long as `body` takes.
-  Task<void> with_reconciler(std::function<Task<void>(Reconciler&)> body) {
-    const Executor executor = co_await asio::this_coro::executor;
-    TaskScope scope(executor);
-    Reconciler reconciler(executor, runtime(executor, podman->socket()), options(data_dir));
-    reconciler.load();
-    scope.spawn("reconciler", reconciler.run());
-    co_await body(reconciler);
-    scope.cancel();
-    co_await scope.join();
-    co_await reconciler.stop();
-  }
-  static Task<void> until(std::string what, std::function<bool()> condition,
-                          Duration limit = Duration(30'000)) {
-    for (Duration waited{0}; waited < limit; waited += Duration(50)) {
-      if (condition()) co_return;
-      co_await sleep_for(Duration(50));
-    }
-    throw Error(Code::kTimeout, "did not happen in time: " + what);
-  }
-  static std::function<bool()> phase(const Reconciler& reconciler, std::int64_t version,
-                                     ReportedState::Phase phase) {
-    return [&reconciler, version, phase] {
-      return reconciler.report().desired_version() == version &&
-             reconciler.report().phase() == phase;
-    };
-  }
-  // The ids of those that run.
-  std::string containers() const {
-    return podman->run({"ps", "--no-trunc", "--quiet", "--filter", "label=io.flock.managed=true"});
-  }
-
-  std::unique_ptr<ft::Podman> podman;
-  std::vector<std::string> images, insecure;
-  TempDir own_data;
-  std::string data_dir = own_data.path();
-};
-
-// A process that is nothing but a reconciler, to be killed.
-class Victim {
- public:
-  Victim(std::function<std::unique_ptr<Runtime>(Executor)> runtime, Reconciler::Options options,
-         const std::string& log) {
-    const pid_t parent = ::getpid();
-    pid_ = ::fork();
-    if (pid_ != 0) return;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() != parent) ::_exit(1);
-    const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    ::dup2(out, 1);
-    ::dup2(out, 2);
-    Loop loop;
-    Reconciler reconciler(loop.executor(), runtime(loop.executor()), std::move(options));
-    reconciler.load();
-    loop.run(reconciler.run());
-    ::_exit(0);
-  }
-  ~Victim() {
-    kill();
-    ::waitpid(pid_, nullptr, 0);
-  }
-  Victim(const Victim&) = delete;
-  Victim& operator=(const Victim&) = delete;
-  void kill() const { ::kill(pid_, SIGKILL); }
-
- private:
-  pid_t pid_ = -1;
-};
+class ReconcilerOnPodman : public OnPodman {};
 
 // Two services, one needing the other, on a network, with a volume; each round replaces both by the
 // other image and dies at the next step. The start after it must end with exactly the wanted.
@@ -177,22 +49,8 @@ TEST_F(ReconcilerOnPodman, ComesBackFromAKillAtEveryStep) {
     return state;
   };
   const auto converged = [&](const DesiredState& state) {
-    bool good = false;
-    run_task([&]() -> Task<void> {
-      const auto eyes = runtime(co_await asio::this_coro::executor, podman->socket());
-      std::vector<Observed> list;
-      try {
-        list = co_await eyes->list();
-      } catch (const Error&) {
-        co_return;  // Podman cannot list while a container goes
-      }
-      const std::string& image = state.services(0).image();
-      good = list.size() == 2 && std::all_of(list.begin(), list.end(), [&](const Observed& c) {
-               return c.run == Run::kRunning &&
-                      c.image_digests.contains(image.substr(image.find('@') + 1));
-             });
-    });
-    return good && DesiredStore(data_dir + "/current").load().version() == state.version();
+    return only_runs(state.services(0).image(), 2) &&
+           DesiredStore(data_dir + "/current").load().version() == state.version();
   };
 
   std::vector<std::string> died_at;
@@ -249,7 +107,7 @@ TEST_F(ReconcilerOnPodman, KeepsTheOldReleaseWhileTheRegistryIsAway) {
     EXPECT_EQ(on.report().phase(), ReportedState::DOWNLOADING);
     EXPECT_EQ(on.report().services(0).state(), ServiceState::RUNNING);
   };
-  run_task([&]() -> Task<void> { co_await with_reconciler(first); }, kLimit);
+  run_task([&]() -> Task<void> { co_await with_reconciler(first); }, kPodmanLimit);
 
   // The device starts again: its containers have ended, and there is still no registry.
   podman->run({"kill", "--all"});
@@ -264,7 +122,7 @@ TEST_F(ReconcilerOnPodman, KeepsTheOldReleaseWhileTheRegistryIsAway) {
     co_await until("v2 runs", phase(on, 2, ReportedState::CONFIRMED));
     EXPECT_EQ(on.report().services(0).image_digest(), remote.substr(remote.find('@') + 1));
   };
-  run_task([&]() -> Task<void> { co_await with_reconciler(second); }, kLimit);
+  run_task([&]() -> Task<void> { co_await with_reconciler(second); }, kPodmanLimit);
 }
 
 TEST_F(ReconcilerOnPodman, AppliesWhatItCouldNotStoreOnceThereIsSpace) {
@@ -288,7 +146,7 @@ TEST_F(ReconcilerOnPodman, AppliesWhatItCouldNotStoreOnceThereIsSpace) {
     EXPECT_TRUE(stored);
     EXPECT_EQ(DesiredStore(data_dir + "/desired").load().version(), 2);
   };
-  run_task([&]() -> Task<void> { co_await with_reconciler(body); }, kLimit);
+  run_task([&]() -> Task<void> { co_await with_reconciler(body); }, kPodmanLimit);
 }
 
 TEST_F(ReconcilerOnPodman, ReportsAFullImageStoreKeepsWhatRunsAndRecovers) {
@@ -302,7 +160,7 @@ TEST_F(ReconcilerOnPodman, ReportsAFullImageStoreKeepsWhatRunsAndRecovers) {
     ft::Podman builder;
     const std::string ballast = own_data.write("ballast", random_bytes(8 << 20));
     builder.build("big:1", std::string("__asm__(\".section .rodata\\n.incbin \\\"") + ballast +
-                               "\\\"\\n.text\");" + kApp);
+                               "\\\"\\n.text\");" + kSteadyApp);
     builder.run({"push", "--quiet", "--tls-verify=false", "--digestfile", own_data.file("digest"),
                  "localhost/big:1", registry.host() + "/acme/big:1"});
     remote = registry.host() + "/acme/big@" + *read_file(own_data.file("digest"));
@@ -320,7 +178,7 @@ TEST_F(ReconcilerOnPodman, ReportsAFullImageStoreKeepsWhatRunsAndRecovers) {
     disk.free();
     co_await until("v2 runs", phase(on, 2, ReportedState::CONFIRMED));
   };
-  run_task([&]() -> Task<void> { co_await with_reconciler(body); }, kLimit);
+  run_task([&]() -> Task<void> { co_await with_reconciler(body); }, kPodmanLimit);
   podman.reset();  // before its disk goes
 }
 
@@ -330,7 +188,7 @@ TEST_F(ReconcilerOnPodman, ADamagedStateFileTouchesNothingUntilTheBrokerHasSpoke
     on.want(one_service(3, images[0]), [] {});
     co_await until("v3 runs", phase(on, 3, ReportedState::CONFIRMED));
   };
-  run_task([&]() -> Task<void> { co_await with_reconciler(first); }, kLimit);
+  run_task([&]() -> Task<void> { co_await with_reconciler(first); }, kPodmanLimit);
   const std::string before = containers();
   for (const char* damaged : {"/desired", "/current"}) {
     const std::string file = data_dir + damaged;
@@ -350,7 +208,7 @@ TEST_F(ReconcilerOnPodman, ADamagedStateFileTouchesNothingUntilTheBrokerHasSpoke
       EXPECT_EQ(on.version(), 3);
       DesiredStore(data_dir + "/desired").save(one_service(3, images[0]));
     };
-    run_task([&]() -> Task<void> { co_await with_reconciler(again); }, kLimit);
+    run_task([&]() -> Task<void> { co_await with_reconciler(again); }, kPodmanLimit);
     EXPECT_TRUE(std::filesystem::exists(data_dir + "/desired.corrupt"));
   }
 }
@@ -368,7 +226,7 @@ TEST_F(ReconcilerOnPodman, TellsWhenTheRuntimeIsAwayAndGoesOnWhenItIsBack) {
     co_await until("v1 is proven again", phase(on, 1, ReportedState::CONFIRMED));
     EXPECT_EQ(containers(), before);
   };
-  run_task([&]() -> Task<void> { co_await with_reconciler(body); }, kLimit);
+  run_task([&]() -> Task<void> { co_await with_reconciler(body); }, kPodmanLimit);
 }
 
 TEST_F(ReconcilerOnPodman, AHangingProbeDoesNotKeepACrashedServiceDown) {
@@ -387,7 +245,7 @@ TEST_F(ReconcilerOnPodman, AHangingProbeDoesNotKeepACrashedServiceDown) {
     podman->run({"kill", "flock-other"});
     co_await until("a restart", [&] { return on.report().services(1).restart_count() == 1; });
   };
-  run_task([&]() -> Task<void> { co_await with_reconciler(body); }, kLimit);
+  run_task([&]() -> Task<void> { co_await with_reconciler(body); }, kPodmanLimit);
 }
 
 }  // namespace

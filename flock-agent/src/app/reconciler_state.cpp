@@ -13,11 +13,12 @@ namespace flock::agent {
 using device::v1::Service;
 
 ReconcilerState::ReconcilerState(Executor e, std::unique_ptr<Runtime> r,
-                                 const std::string& data_dir, std::function<void()> report_handler,
-                                 Ends::Options ends_options)
+                                 Trials::Options trial_options,
+                                 std::function<void()> report_handler, Ends::Options ends_options)
     : executor(e),
       runtime(std::move(r)),
-      wishes(data_dir, [this] { begin_anew(); }),
+      wishes(trial_options.data_dir, [this] { begin_anew(); }),
+      trials(std::move(trial_options)),
       on_report(std::move(report_handler)),
       wake(e),
       background(e),

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "app/ends.h"
+#include "app/trials.h"
 #include "app/wishes.h"
 #include "async/event.h"
 #include "async/scope.h"
@@ -18,15 +19,20 @@
 namespace flock::agent {
 
 struct ReconcilerState {
-  ReconcilerState(Executor e, std::unique_ptr<Runtime> r, const std::string& data_dir,
+  ReconcilerState(Executor e, std::unique_ptr<Runtime> r, Trials::Options trial_options,
                   std::function<void()> report_handler, Ends::Options ends_options);
 
   // Tells it when it says something new.
   void set_report(ReportedState fresh);
+  // What the containers are to become: what is wanted, or what the device went back to.
+  StatePtr target() const { return trials.target(wishes.desired()); }
+  // Forgets what failed before.
+  void begin_anew();
 
   Executor executor;
   std::unique_ptr<Runtime> runtime;
   Wishes wishes;
+  Trials trials;
   std::map<std::string, Memory> memory;  // by service
   SteadyPoint settled_since{};
   ReportedState report;
@@ -34,9 +40,6 @@ struct ReconcilerState {
   Event wake;            // for the next round
   TaskScope background;  // probes, and looking into ends
   Ends ends;
-
- private:
-  void begin_anew();
 };
 
 inline SteadyPoint steady_now() { return std::chrono::steady_clock::now(); }

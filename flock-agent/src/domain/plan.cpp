@@ -65,11 +65,11 @@ class Planner {
     // Nothing is known of what ran before (a damaged file): it is left alone until it can be
     // replaced.
     if (active_->version() > 0) remove_unwanted();
-    bool settled = true;
-    for (const Service& service : active_->services()) settled = advance(service) && settled;
+    for (const Service& service : active_->services())
+      if (!advance(service) && plan_.waits_for.empty()) plan_.waits_for = service.name();
     const bool acts = std::any_of(plan_.actions.begin(), plan_.actions.end(),
                                   [](const Action& a) { return a.kind != ActionKind::kProbe; });
-    plan_.settled = plan_.complete && settled && !acts;
+    plan_.settled = plan_.complete && plan_.waits_for.empty() && !acts;
     judge(settled_since);
     return plan_;
   }
@@ -285,6 +285,7 @@ class Planner {
       plan_.phase = ReportedState::FAILED;
       plan_.error_code = attempts.error_code;
       plan_.error = attempts.error;
+      plan_.transient = attempts.transient;
       return;
     }
   }

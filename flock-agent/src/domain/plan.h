@@ -89,8 +89,10 @@ struct Plan {
   std::vector<Action> actions;
   ReportedState::Phase phase = ReportedState::IDLE;
   std::string error_code, error;
+  bool transient = false;   // what failed is not the release's fault: a peer or the runtime is away
   bool complete = false;    // every image of the desired state is there
   bool settled = false;     // all services run and are healthy; soaking or confirmed
+  std::string waits_for;    // the first service that is not as it should be; "" when settled
   bool began_anew = false;  // a service was started since the last round: soaking begins again
   SteadyPoint wake_at = SteadyPoint::max();  // when something is due by itself
 };

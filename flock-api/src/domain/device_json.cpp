@@ -83,6 +83,16 @@ bj::object reported_json(const device::v1::ReportedState& report) {
                  {"services", std::move(services)}};
   if (!report.error().empty()) out["error"] = report.error();
   if (!report.error_code().empty()) out["error_code"] = report.error_code();
+  if (report.has_rollback()) {
+    const device::v1::Rollback& back = report.rollback();
+    bj::object rollback{{"phase", phase_name(back.phase())},
+                        {"at", to_rfc3339(device_time(back.at_ms()))}};
+    if (!back.release_id().empty()) {
+      rollback["release_id"] = back.release_id();
+      rollback["release_version"] = back.release_version();
+    }
+    out["rollback"] = std::move(rollback);
+  }
   return out;
 }
 

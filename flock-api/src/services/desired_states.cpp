@@ -132,6 +132,8 @@ Task<void> DesiredStates::want(postgres::Transaction& tx, const Row& row, const 
   desired.set_version(version);
   desired.set_rollout_id(rollout);
   desired.set_soak_ms(row.integer("soak_ms"));
+  desired.set_start_timeout_ms(row.integer("failure_timeout_ms"));
+  desired.set_attempt(static_cast<std::int32_t>(row.integer("retries")));
   desired.set_created_at_ms(to_unix_ms(system_clock().now()));
   co_await tx.query(sql::kRolloutDeviceMade,
                     Params().text(org).text(rollout).text(device).integer(version));

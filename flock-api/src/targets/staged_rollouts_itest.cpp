@@ -129,6 +129,36 @@ bj::object staged(bj::array stages, bj::object more = {}) {
   return more;
 }
 
+TEST_F(StagedRollouts, ADeviceThatWentBackByItselfHasFailedAndShowsWhatItRuns) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(1);
+    co_await f.until(co_await f.deploy("1", {{"kind", "immediate"}}), "COMPLETED");
+    f.held = {"2"};
+    FakeDevice& device = *f.devices.front();
+    const std::string first = device.desired.release_id();
+    const std::string rollout = co_await f.deploy("2", {{"kind", "immediate"}});
+    co_await f.until_given("2", 1);
+    EXPECT_EQ(device.desired.start_timeout_ms(), 600'000) << "the deployment's failure_timeout";
+    Report report = device.state(Report::FAILED);
+    report.set_error_code("exited");
+    report.set_error("web exited with code 3; this device runs 1 again");
+    report.mutable_rollback()->set_release_id(first);
+    report.mutable_rollback()->set_release_version("1");
+    report.mutable_rollback()->set_phase(Report::CONFIRMED);
+    report.mutable_rollback()->set_at_ms(to_unix_ms(system_clock().now()));
+    co_await device.report(std::move(report));
+    const bj::value done = co_await f.until(rollout, "FAILED");
+    EXPECT_EQ(done.at_pointer("/counts/failed").as_int64(), 1);
+    const bj::value part = co_await f.api.call("GET", rollout + "/devices");
+    EXPECT_EQ(text(part.at_pointer("/items/0"), "reason"),
+              "exited: web exited with code 3; this device runs 1 again");
+    const bj::value shown = co_await f.api.call("GET", "/v1/devices/" + device.id);
+    EXPECT_EQ(shown.at_pointer("/reported/rollback/release_id").as_string(), first);
+    EXPECT_EQ(shown.at_pointer("/reported/rollback/release_version").as_string(), "1");
+    EXPECT_EQ(shown.at_pointer("/reported/rollback/phase").as_string(), "CONFIRMED");
+  });
+}
+
 TEST_F(StagedRollouts, AStageBeginsAfterTheOneBeforeIt) {
   on_site([](Fleet& f) -> Task<void> {
     co_await f.grow(4);

@@ -110,6 +110,8 @@ void show_running(const Session& s, const bj::value& device) {
                            (reported.empty() ? "" : " (state " + reported + ")"));
   running.add("error", joined({value_at(device, "reported.error_code"),
                                value_at(device, "reported.error")}));
+  running.add("back to", joined({value_at(device, "reported.rollback.release_version"),
+                                 value_at(device, "reported.rollback.phase")}));
   const bj::value* report = device.as_object().if_contains("reported");
   if (report == nullptr || report->at("services").as_array().empty()) return;
   Output output = s.output;

@@ -274,8 +274,10 @@ inline constexpr const char* kRolloutToMake =
     "AND x.state IN ('PENDING', 'ROLLING_BACK') ORDER BY x.began_at LIMIT 500";
 // Again inside the transaction, so that a second leader cannot give out the same version.
 inline constexpr const char* kRolloutMakeLock =
-    "SELECT x.state, d.id, d.architecture, d.variant, d.desired_version, x.previous_release_id, "
-    "p.soak_ms, b.version AS back_version, b.workload AS back_workload, b.deleted_at IS NOT NULL "
+    "SELECT x.state, x.retries, d.id, d.architecture, d.variant, d.desired_version, "
+    "x.previous_release_id, "
+    "p.soak_ms, p.failure_timeout_ms, b.version AS back_version, b.workload AS back_workload, "
+    "b.deleted_at IS NOT NULL "
     "AS back_deleted, l.version AS release_version, l.workload, l.id AS release_id FROM "
     "rollout_devices x JOIN devices d ON d.org_id = x.org_id AND d.id = x.device_id JOIN rollouts "
     "r ON r.org_id = x.org_id AND r.id = x.rollout_id JOIN deployments p ON p.org_id = r.org_id "
