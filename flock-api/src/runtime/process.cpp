@@ -36,6 +36,7 @@ using targets::Settings;
 #endif
 
 constexpr Duration kWeek{std::int64_t{7} * 86'400'000};
+constexpr Duration kSchedulerAway{10'000};
 constexpr Duration kForever{0xFFFF'FFFFLL * 1000};  // MQTT 5, 3.1.2.11.2
 
 std::string secret_from(const std::string& file) {
@@ -143,6 +144,9 @@ class TargetThread {
     }
     // What happens while it is away waits in its session, and nobody tells it twice.
     if (entry_.name == "events-gateway") options.session_expiry = kWeek;
+    // What one that does not come back was sent, the others look for themselves: its session must
+    // not go on taking its share of the reports.
+    if (entry_.name == "scheduler") options.session_expiry = kSchedulerAway;
     return options;
   }
 

@@ -44,6 +44,7 @@ Params with_progress(Params params, const std::vector<domain::DeviceProgress>& p
   for (const domain::DeviceProgress& one : progress) {
     states.push_back(one.state);
     reasons.push_back(one.reason);
+    std::erase(reasons.back(), '\0');  // which a device may write, and PostgreSQL may not
     unhealthy.push_back(one.unhealthy ? "t" : "f");
     restarting.push_back(one.restarting ? "t" : "f");
   }

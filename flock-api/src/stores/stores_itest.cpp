@@ -248,7 +248,9 @@ TEST_F(PostgresStore, RefusesWhatADeposedLeaderWrites) {
           };
         };
         TaskScope one(executor), two(executor);
-        one.on_failure([](const std::string&, std::exception_ptr) {});
+        one.on_failure([](const std::string&, std::exception_ptr) {
+          ADD_FAILURE() << "who lost its place gave up";
+        });
         one.spawn("one", first.lead(78, lead_as(old)));
         co_await changed.wait();
         changed.reset();
@@ -282,10 +284,14 @@ TEST_F(PostgresStore, RefusesWhatADeposedLeaderWrites) {
         co_await write(*present);
         const auto rows = co_await second.query(Scope::tenant(org), "SELECT id FROM fleets");
         EXPECT_EQ(rows.rows.size(), 2u);
-        one.cancel();
+        // It noticed, and waits until it may lead again.
+        changed.reset();
         two.cancel();
-        co_await one.join();
         co_await two.join();
+        co_await changed.wait();
+        EXPECT_GT(old->number(), present->number());
+        one.cancel();
+        co_await one.join();
       },
       Duration(30'000));
 }

@@ -264,7 +264,7 @@ Task<std::int64_t> Database::Impl::take_lease(Connection& connection, std::int64
   take.push_back(got ? Command{kTakeLease, Params().integer(key).integer(kLease.count())}
                      : Command{kEndSilentLeader, Params().integer(key)});
   const Rows answer = (co_await connection.run(std::move(take))).at(1);
-  if (!got && !answer.empty()) log::warn("a leader that gives no sign of life is taken its place");
+  if (!got && !answer.empty()) log::warn("a leader that gives no sign of life loses its place");
   co_return got ? answer.rows.at(0).integer("term") : 0;
 }
 
@@ -282,7 +282,7 @@ Task<void> Database::Impl::keep_lease(Connection& connection, std::int64_t key, 
 
 Task<void> Database::lead(std::int64_t key, std::function<Task<void>(Term)> work) {
   const auto impl = impl_;
-  Backoff backoff(Duration(500), Duration(5000));
+  Backoff backoff(Duration(500), Duration(1500));
   for (;;) {
     Impl::ConnectionPtr connection;
     std::int64_t term = 0;
@@ -308,23 +308,23 @@ Task<void> Database::lead(std::int64_t key, std::function<Task<void>(Term)> work
       ended.set();
     });
     scope.spawn("leader", work(Term(*this, key, term)));
-    std::exception_ptr stopped;
+    std::exception_ptr end;
+    bool by_itself = false;
     try {
       co_await impl->keep_lease(*connection, key, term, ended);
-      if (failure) std::rethrow_exception(failure);
+      by_itself = true;
+      end = failure;
     } catch (...) {
-      stopped = std::current_exception();
+      end = std::current_exception();
     }
     co_await asio::this_coro::throw_if_cancelled(false);
     co_await scope.finish();
     co_await asio::this_coro::throw_if_cancelled(true);
-    if (stopped) {
-      try {
-        std::rethrow_exception(stopped);
-      } catch (const Error& error) {
-        if (error.code() == Code::kCancelled || (failure && !deposed(error))) throw;
-        log::warn("this process leads no more", error);
-      }
+    try {
+      std::rethrow_exception(end);
+    } catch (const Error& error) {
+      if (error.code() == Code::kCancelled || (by_itself && !deposed(error))) throw;
+      log::warn("this process leads no more", error);
     }
   }
 }

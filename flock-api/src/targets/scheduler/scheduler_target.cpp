@@ -31,7 +31,7 @@ constexpr Duration kPoll{2000};
 // News come by the thousand, and a round asks the database a dozen questions.
 constexpr Duration kBetweenRounds{100};
 constexpr std::size_t kReportsAtOnce = 500;
-constexpr Duration kRereadEvery{10'000}, kRetireEvery{60'000}, kCountEvery{30'000};
+constexpr Duration kRereadEvery{5000}, kRetireEvery{60'000}, kCountEvery{30'000};
 constexpr Duration kExpireEvery{3'600'000};
 
 // What is due now and then, the first time at once.
