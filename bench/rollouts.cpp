@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A rollout over a million devices in a private PostgreSQL: what the engine's statements cost
-// beside the bare ones that they cannot do without, and how many decisions a core makes.
+// A rollout over a million devices on private servers: what the engine's statements cost beside the
+// bare ones that they cannot do without, how many decisions a core makes, what a scheduler spends
+// on confirmations, and how long it takes to decide.
 //   bench_rollouts [COUNT]
 #include <algorithm>
 #include <boost/json/serialize.hpp>
@@ -9,13 +10,12 @@
 #include <cstdlib>
 
 #include "async/loop.h"
-#include "base/files.h"
 #include "domain/rollout_decide.h"
+#include "rollouts_live.h"
 #include "services/rollout_engine.h"
 #include "services/rollout_plan_json.h"
 #include "stores/postgres/database.h"
 #include "stores/postgres/rollout_statements.h"
-#include "testing/servers.h"
 
 using namespace flock;
 
@@ -84,12 +84,15 @@ VACUUM ANALYZE devices;
 
 class Bench {
  public:
-  explicit Bench(std::string count) : count_(std::move(count)) {}
+  Bench(const faults::Stack& stack, std::string count)
+      : count_(std::move(count)), stack_(stack), postgres_(stack.postgres) {}
 
   Task<void> run() {
-    db_.emplace(co_await asio::this_coro::executor, options());
+    postgres::Options options = stack_.database();
+    options.statement_time = Duration(600'000);
+    db_.emplace(co_await asio::this_coro::executor, options);
     co_await db_->migrate();
-    postgres.execute(fill_script(org_, fleet_, release_, count_));
+    postgres_.execute(fill_script(org_, fleet_, release_, count_));
     const std::string ours = co_await make_rollout(), bare = co_await make_rollout();
     keep_tallies(false);  // they are ours
     const double bare_plan = co_await time(
@@ -101,7 +104,7 @@ class Bench {
     const double plan = co_await time(
         sql::kRolloutAssign, Params().text(org_).text(fleet_).text(std::nullopt).text(ours));
     show("planning: membership and stages", plan, bare_plan, "the bare INSERT ... SELECT", 1.5);
-    postgres.execute("\\c flock\nVACUUM ANALYZE rollout_devices;");
+    postgres_.execute("\\c flock\nVACUUM ANALYZE rollout_devices;");
     keep_tallies(false);
     const double bare_advance = co_await time(
         "UPDATE rollout_devices SET state = 'PENDING', began_at = now(), updated_at "
@@ -113,20 +116,16 @@ class Bench {
                       Params().text(org_).text(ours).integer(2).integer(100'000).boolean(false));
     show("advancing a stage of 100,000", advance, bare_advance, "the bare UPDATE", 2);
     co_await decision(ours);
+    // They have been measured, and go on no more.
+    postgres_.execute(
+        "\\c flock\nSET flock.system = on; UPDATE rollouts SET state = 'ABORTED', ended_at = "
+        "now(); "
+        "UPDATE rollout_devices SET state = 'SKIPPED';");
+    co_await bench::run_live(stack_, *db_, {.org = org_});
     db_->close();
   }
 
-  testing::Postgres postgres;
-
  private:
-  postgres::Options options() const {
-    postgres::Options options;
-    options.url = postgres.url();
-    options.password = Secret(read_secret_file(postgres.password_file()));
-    options.statement_time = Duration(600'000);
-    return options;
-  }
-
   Task<std::string> make_rollout() {
     const std::string deployment = new_uuid(), rollout = new_uuid();
     co_await db_->query(Scope::system(), sql::kDeploymentInsert,
@@ -158,8 +157,8 @@ class Bench {
   }
 
   void keep_tallies(bool on) const {
-    postgres.execute(std::string("\\c flock\nALTER TABLE rollout_devices ") +
-                     (on ? "ENABLE" : "DISABLE") + " TRIGGER USER;");
+    postgres_.execute(std::string("\\c flock\nALTER TABLE rollout_devices ") +
+                      (on ? "ENABLE" : "DISABLE") + " TRIGGER USER;");
   }
 
   // A whole decision: the rollout's row under its lock, its counts, its gates, what is to be done.
@@ -202,6 +201,8 @@ class Bench {
   }
 
   const std::string count_, org_ = new_uuid(), fleet_ = new_uuid(), release_ = new_uuid();
+  const faults::Stack& stack_;
+  const testing::Postgres& postgres_;
   std::optional<postgres::Database> db_;
 };
 
@@ -209,8 +210,8 @@ class Bench {
 
 int main(int argc, char** argv) {
   decisions();
-  Bench bench(argc > 1 ? argv[1] : "1000000");
-  bench.postgres.start();
+  const faults::Stack stack;
+  Bench bench(stack, argc > 1 ? argv[1] : "1000000");
   Loop loop;
   loop.run(bench.run());
 }

@@ -53,7 +53,7 @@ Task<std::int64_t> quarantined(Pair ingesters) {
   constexpr std::string_view kName = "\nflock_ingest_quarantined_total ";
   net::HttpClient http(co_await asio::this_coro::executor, {});
   std::int64_t sum = 0;
-  for (const Ingester* ingester : {&ingesters.a, &ingesters.b}) {
+  for (const Program* ingester : {&ingesters.a, &ingesters.b}) {
     const std::string text = (co_await http.get(ingester->admin() + "/metrics")).body;
     const std::size_t at = text.find(kName);
     if (at == std::string::npos) throw Error(Code::kInternal, "no such metric");

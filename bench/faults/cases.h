@@ -9,8 +9,8 @@ namespace flock::faults {
 
 // The two that run beside each other.
 struct Pair {
-  Ingester& a;
-  Ingester& b;
+  Program& a;
+  Program& b;
 };
 
 // Each server and an ingester, killed and paused.

@@ -30,8 +30,8 @@ Task<int> run(Stack& stack, Duration lasts, std::string only) {
     suite.usual.devices = 20;
     suite.usual.device.reconnect_spread = Duration(500);
   }
-  Ingester a(stack, "a"), b(stack, "b");
-  for (Ingester* ingester : {&a, &b}) {
+  Program a(stack, "a"), b(stack, "b");
+  for (Program* ingester : {&a, &b}) {
     ingester->start();
     co_await until_ready(*ingester);
   }

@@ -88,7 +88,7 @@ Task<void> run_without_room(Suite& suite) {
   {
     // Telemetry of the outage has room in it, lines have not.
     const std::int64_t spool = (suite.is_short() ? 2 : 8) * kMiB;
-    Ingester small(suite.stack, "small", {"--ingester.spool_bytes=" + std::to_string(spool)});
+    Program small(suite.stack, "small", {"--ingester.spool_bytes=" + std::to_string(spool)});
     small.start();
     co_await until_ready(small);
     Case one = without_series(
@@ -100,7 +100,7 @@ Task<void> run_without_room(Suite& suite) {
     co_await suite.run(std::move(one));
     small.stop();
   }
-  Ingester full(suite.stack, "full");
+  Program full(suite.stack, "full");
   const SmallDisk disk(full.spool(), "2m");
   if (!disk.mounted()) {
     std::printf("| ClickHouse killed, disk of 2 MiB full | | | | | | | | not run: needs root |\n");

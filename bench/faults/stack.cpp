@@ -40,13 +40,20 @@ mqtt::ClientOptions Stack::bus(const std::string& id) const {
   return options;
 }
 
-void Ingester::start() {
+void Program::start() {
+  const std::string postgres =
+      ports_.postgres == 0
+          ? stack_.postgres.url()
+          : "postgresql://flock@127.0.0.1:" + std::to_string(ports_.postgres) + "/flock";
+  const std::string broker = ports_.broker == 0
+                                 ? stack_.mosquitto.url()
+                                 : "mqtt://127.0.0.1:" + std::to_string(ports_.broker);
   std::vector<std::string> command{FLOCK_API_PROGRAM,
-                                   "--target=ingester",
-                                   "--postgres.url=" + stack_.postgres.url(),
+                                   "--target=" + targets_,
+                                   "--postgres.url=" + postgres,
                                    "--postgres.password_file=" + stack_.postgres.password_file(),
                                    "--live_state.address=" + stack_.valkey.address(),
-                                   "--mqtt.url=" + stack_.mosquitto.url(),
+                                   "--mqtt.url=" + broker,
                                    "--clickhouse.url=" + stack_.clickhouse.url(),
                                    "--clickhouse.password_file=" + stack_.clickhouse_password_file,
                                    "--keys.directory=" + stack_.dir.file("keys"),

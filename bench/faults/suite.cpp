@@ -24,7 +24,7 @@ Task<void> do_blocking(const std::function<void()>& what) {
 
 }  // namespace
 
-Task<void> until_ready(const Ingester& ingester) {
+Task<void> until_ready(const Program& ingester) {
   net::HttpClient http(co_await asio::this_coro::executor, {});
   const SteadyPoint end = now() + std::chrono::seconds(60);
   for (;;) {

@@ -47,6 +47,6 @@ struct Suite {
 };
 
 // Until the ingester is ready.
-Task<void> until_ready(const Ingester& ingester);
+Task<void> until_ready(const Program& ingester);
 
 }  // namespace flock::faults

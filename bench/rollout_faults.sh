@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Rollouts of 1,000 virtual devices while the scheduler is killed at every step, leaders are stopped and killed, and PostgreSQL and the
+# broker are killed: each ends as without faults. FLOCK_BENCH_DEVICES=N for another number.
+set -euo pipefail
+. "$(dirname "$0")/../scripts/lib.sh"
+"${1:-$root/build/release}/bench/bench_rollout_faults" "${FLOCK_BENCH_DEVICES:-1000}" 1
