@@ -41,6 +41,7 @@ find_package(Boost 1.81 REQUIRED COMPONENTS json url)
 find_package(Protobuf REQUIRED)
 find_package(PkgConfig REQUIRED)
 find_package(GTest REQUIRED)
+find_package(date REQUIRED)  # time zones: libstdc++ 12 has none
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET GLOBAL yaml-cpp)
 
 # Asio is compiled once, in libs/async/asio_impl.cpp; the macro must hold for every file (ODR).

@@ -55,8 +55,10 @@ Mood mood_of(std::string_view state) {
   if (is_one_of({"ONLINE", "CONFIRMED", "COMPLETED", "FINAL", "EXECUTED", "HEALTHY", "ACTIVE",
                  "ACCEPTED", "OK"}))
     return Mood::kGood;
-  if (is_one_of({"FAILED", "REVOKED", "UNHEALTHY", "EXITED", "EXPIRED", "FAIL"})) return Mood::kBad;
-  if (is_one_of({"", "OFFLINE", "SUPERSEDED", "IDLE", "NO_CHECK", "UNKNOWN"})) return Mood::kQuiet;
+  if (is_one_of({"FAILED", "ROLLBACK_FAILED", "REVOKED", "UNHEALTHY", "EXITED", "EXPIRED", "FAIL"}))
+    return Mood::kBad;
+  if (is_one_of({"", "OFFLINE", "SUPERSEDED", "SKIPPED", "WAITING", "IDLE", "NO_CHECK", "UNKNOWN"}))
+    return Mood::kQuiet;
   return Mood::kBusy;
 }
 
@@ -186,17 +188,6 @@ std::string csv(const Rows& rows) {
   return out;
 }
 
-// The first `width` code points, the last of them "…" when something is left out.
-std::string cut(const std::string& text, std::size_t width) {
-  if (width_of(text) <= width) return text;
-  std::size_t end = 0, seen = 0;
-  while (end < text.size()) {
-    if ((static_cast<unsigned char>(text[end]) & 0xc0) != 0x80 && ++seen == width) break;
-    ++end;
-  }
-  return text.substr(0, end) + "…";
-}
-
 // Takes from the widest column until a line fits.
 void fit(std::vector<std::size_t>& widths, std::size_t limit) {
   constexpr std::size_t kGap = 2, kLeast = 8;
@@ -294,6 +285,16 @@ std::string printable(std::string_view text) {
     }
   }
   return out;
+}
+
+std::string cut(const std::string& text, std::size_t width) {
+  if (width_of(text) <= width) return text;
+  std::size_t end = 0, seen = 0;
+  while (end < text.size()) {
+    if ((static_cast<unsigned char>(text[end]) & 0xc0) != 0x80 && ++seen == width) break;
+    ++end;
+  }
+  return text.substr(0, end) + "…";
 }
 
 std::string painted(const Output& output, std::string_view state, const std::string& text) {

@@ -44,6 +44,8 @@ std::string when_text(const Output& output, const std::string& time);
 // Foreign text for a line of output: control characters become U+FFFD, so that a name can neither
 // steer the terminal nor break a table.
 std::string printable(std::string_view text);
+// The first `width` code points, the last of them "…" when something is left out.
+std::string cut(const std::string& text, std::size_t width);
 // JSON without raw control characters: DEL and U+0080 to U+009F are written as escapes.
 std::string json_text(const boost::json::value& value);
 std::string yaml_text(const boost::json::value& value);

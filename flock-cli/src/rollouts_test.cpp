@@ -2,6 +2,7 @@
 #include <boost/json.hpp>
 
 #include "cli_fixture.h"
+#include "commands/rollout_screen.h"
 
 namespace flock::cli {
 namespace {
@@ -24,6 +25,17 @@ TEST_F(Cli, DeploysInStages) {
   };
   EXPECT_EQ(strategy({}), (bj::object{{"kind", "immediate"}}));
   EXPECT_EQ(strategy({"--canary"}), (bj::object{{"kind", "canary"}}));
+  EXPECT_EQ(strategy({"--window", "22:00-04:00", "--window", "SAT,SUN 08:30-10:00 Europe/Oslo",
+                      "--retries", "2", "--retry-after", "1m"}),
+            (bj::object{{"kind", "immediate"},
+                        {"windows", bj::array{bj::object{{"from", "22:00"}, {"to", "04:00"}},
+                                              bj::object{{"days", bj::array{"SAT", "SUN"}},
+                                                         {"from", "08:30"},
+                                                         {"to", "10:00"},
+                                                         {"time_zone", "Europe/Oslo"}}}},
+                        {"retries", 2},
+                        {"retry_after", "1m"}}));
+  EXPECT_EQ(flock({"deploy", "demo", "--release", "2", "--window", "night"}).code, 2);
   const bj::object whole =
       strategy({"--stages", "1,25%", "--stage-soak", "10m", "--gate", "confirmed>=95%", "--gate",
                 "failed<=0.1@20", "--max-updating", "5", "--on-failure", "rollback"});
@@ -91,6 +103,55 @@ TEST_F(Cli, SaysWhyADeviceWaits) {
   EXPECT_EQ(flock({"rollouts", "why", "r1", "gw-4"}).code, 3);
   const Result shown = flock({"rollouts", "show", "r1", "-o", "table"});
   EXPECT_NE(shown.out.find("failed"), std::string::npos) << shown.out;
+}
+
+std::string screen(const RolloutScreen& shown, std::size_t height) {
+  std::string out;
+  for (const std::string& line : shown.lines(height)) out += line + "\n";
+  return out;
+}
+
+TEST(RolloutScreen, ShowsWhatAStrangerNeeds) {
+  Output output;
+  output.terminal = true;
+  output.width = 60;
+  RolloutScreen shown(output);
+  EXPECT_EQ(screen(shown, 24), "") << "nothing was told yet";
+  const auto device = [&](int number, const char* state, int stage, const char* more) {
+    const std::string id = std::to_string(number);
+    shown.take({"1", "device",
+                R"({"device_id":"d)" + id + R"(","name":"gw-)" + id + R"(","state":")" + state +
+                    R"(","stage":)" + std::to_string(stage) + more + "}"});
+  };
+  device(1, "CONFIRMED", 1, "");
+  device(2, "FAILED", 2, R"(,"reason":"no_space: needs 412 MB, has 290 MB")");
+  device(3, "FAILED", 2, R"(,"reason":"no_space: needs 412 MB, has 7 MB")");
+  device(4, "FAILED", 2,
+         R"(,"reason":"exited: with \u001b[31m code 1 and a text that is longer than that")");
+  device(5, "DOWNLOADING", 2, "");
+  device(6, "WAITING", 3, R"(,"online":false)");
+  device(7, "WAITING", 3, "");
+  shown.take(
+      {"2", "rollout",
+       R"({"id":"r1","release":{"version":"2"},"state":"RUNNING","stage":2,"stages":[{},{},{}],)"
+       R"("gates":[{"signal":"failed","at_most":0.05,"now":0.6,"measured_on":5,"result":"FAIL"},)"
+       R"({"signal":"online","at_least":0.95,"measured_on":5,"result":"UNKNOWN","dry_run":true}],)"
+       R"("counts":{"total":7,"confirmed":1,"failed":3,"waiting":2},"reason":"1 device is updating"})"});
+  EXPECT_EQ(screen(shown, 24),
+            "Rollout r1  RUNNING  release 2\n"
+            "Stage 2 of 3   ██░░░░░░░░░░░░░░░░  1/7 confirmed · 3 failed…\n"
+            "1 device is updating\n"
+            "\n"
+            "GATE                NOW   NEEDS   DEVICES  SINCE\n"
+            "✗ failed            60 %  ≤ 5 %   5\n"
+            "… online (dry run)  -     ≥ 95 %  5\n"
+            "\n"
+            "✓✗✗✗…○·\n"
+            "\n"
+            "✗ gw-2 and 1 more   no_space: needs 412 MB, has 290 MB\n"
+            "✗ gw-4   exited: with \xef\xbf\xbd[31m code 1 and a text that is longe…\n");
+  EXPECT_EQ(shown.lines(11).size(), 10U) << "the signs go first";
+  EXPECT_EQ(shown.lines(5).size(), 3U);
 }
 
 }  // namespace

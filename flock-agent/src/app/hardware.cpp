@@ -4,6 +4,8 @@
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 
+#include <filesystem>
+
 #include "base/files.h"
 
 namespace flock::agent {
@@ -19,6 +21,15 @@ std::string os_name() {
   const std::size_t at = text.find("PRETTY_NAME=\"");
   if (at == std::string::npos) return "";
   return text.substr(at + 13, text.find('"', at + 13) - at - 13);
+}
+
+// localtime(5): /etc/localtime is a link into zoneinfo; Debian keeps the name beside it too.
+std::string time_zone() {
+  std::error_code none;
+  const std::string target = std::filesystem::read_symlink("/etc/localtime", none).string();
+  constexpr std::string_view kFolder = "zoneinfo/";
+  const std::size_t at = target.find(kFolder);
+  return at != std::string::npos ? target.substr(at + kFolder.size()) : first_line("/etc/timezone");
 }
 
 }  // namespace
@@ -47,6 +58,7 @@ device::v1::Hardware read_hardware() {
   hardware.set_cpus(static_cast<std::uint32_t>(::get_nprocs()));
   hardware.set_os(os_name());
   hardware.set_machine_id(first_line("/etc/machine-id"));
+  hardware.set_time_zone(time_zone());
   return hardware;
 }
 

@@ -176,7 +176,8 @@ std::string Identity::registration_body() const {
                     {"hostname", hw.hostname()},
                     {"memory_bytes", hw.memory_bytes()},
                     {"cpus", hw.cpus()},
-                    {"machine_id", hw.machine_id()}}}};
+                    {"machine_id", hw.machine_id()},
+                    {"time_zone", hw.time_zone()}}}};
   if (!options_.name.empty()) body["name"] = options_.name;
   add_lifetime(body, options_.token_lifetime);
   return bj::serialize(body);

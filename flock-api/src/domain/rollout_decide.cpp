@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/time.h"
 
 namespace flock::domain {
 namespace {
@@ -54,6 +55,9 @@ class Look {
 
   Decision running() const {
     if (counts_.total == 0) return end(State::kCompleted, "there is no device");
+    if (counts_.to_retry > 0)
+      return take(Step::kRetry, devices(counts_.to_retry) + " that failed get another try",
+                  counts_.to_retry);
     if (!progress_.finish) {
       if (std::string cause = failure(); !cause.empty()) return failed(std::move(cause));
     }
@@ -106,9 +110,12 @@ class Look {
   bool patience_is_over() const {
     return seen_.now_ms - progress_.opened_ms >= plan_.offline_patience.count();
   }
-  bool limited() const { return plan_.limits.any(); }
-  std::int64_t ready() const { return limited() ? counts_.waiting_online : counts_.waiting(); }
-  std::int64_t away() const { return counts_.offline + (limited() ? counts_.waiting_offline : 0); }
+  std::int64_t ready() const {
+    return counts_.waiting_online + (plan_.only_online() ? 0 : counts_.waiting_offline);
+  }
+  std::int64_t away() const {
+    return counts_.offline + (plan_.only_online() ? counts_.waiting_offline : 0);
+  }
   std::int64_t room_beside(std::int64_t busy, bool by_the_minute) const {
     std::int64_t room = std::numeric_limits<std::int64_t>::max();
     if (plan_.limits.updating > 0) room = plan_.limits.updating - busy;
@@ -117,7 +124,7 @@ class Look {
     return std::max<std::int64_t>(room, 0);
   }
   std::int64_t failures() const {
-    return std::max<std::int64_t>(counts_.failed - progress_.forgiven, 0);
+    return std::max<std::int64_t>(counts_.failed - counts_.retry_later - progress_.forgiven, 0);
   }
 
   std::string failure_text(std::int64_t failed, std::int64_t judged) const {
@@ -130,7 +137,8 @@ class Look {
     const std::int64_t judged = counts_.reached() + counts_.waiting();
     if (failures() > 0) {
       const double ratio = static_cast<double>(failures()) / static_cast<double>(judged);
-      const bool nobody_else = counts_.confirmed == 0 && counts_.updating + ready() == 0 &&
+      const bool nobody_else = counts_.confirmed == 0 &&
+                               counts_.updating + ready() + counts_.waiting_closed == 0 &&
                                (away() == 0 || patience_is_over());
       if (ratio > plan_.max_failed_ratio || nobody_else) return failure_text(failures(), judged);
     }
@@ -169,6 +177,14 @@ class Look {
       if (ready() > 0) text += ", " + std::to_string(ready()) + " wait for their turn";
       return text + so_far;
     }
+    if (counts_.waiting_closed > 0)
+      return devices(counts_.waiting_closed) + (counts_.waiting_closed == 1 ? " waits" : " wait") +
+             " for " + (counts_.waiting_closed == 1 ? "its" : "their") +
+             " maintenance window; the next opens " +
+             to_rfc3339(from_unix_ms(seen_.next_opening_ms)) + so_far;
+    if (counts_.retry_later > 0)
+      return devices(counts_.retry_later) + " that failed" + are(counts_.retry_later) +
+             "tried again in " + to_string(plan_.retries.after) + so_far;
     if (patience_is_over()) return "";
     // The last stage is everybody's; of the others somebody's word is enough.
     const bool need = is_last() ? away() > 0 : counts_.stage_away > 0 && counts_.stage_settled == 0;
@@ -179,7 +195,7 @@ class Look {
   Decision after_soak() const {
     const bool skip = progress_.go_on || progress_.finish;
     if (!skip) {
-      if (seen_.now_ms - progress_.settled_ms < stage().soak.count())
+      if (!progress_.skip_soak && seen_.now_ms - progress_.settled_ms < stage().soak.count())
         return wait(stage_text() + " is watched for " + to_string(stage().soak));
       if (std::string cause = failing_gate(true); !cause.empty()) return failed(std::move(cause));
       if (auto unknown = unknown_gate()) return *unknown;
@@ -210,7 +226,9 @@ class Look {
     const std::int64_t judged = counts_.reached() + counts_.waiting();
     std::string text = counts_.failed > 0 ? failure_text(counts_.failed, judged)
                                           : devices(counts_.confirmed) + " confirmed";
-    if (away() > 0) text += "; " + devices(away()) + are(away()) + "offline and will follow";
+    if (away() > 0)
+      text += "; " + devices(away()) + are(away()) + "offline and " +
+              (plan_.windows.empty() ? "will follow" : "left out: their windows have passed");
     return text;
   }
 
@@ -244,15 +262,15 @@ RolloutState rollout_state_named(std::string_view name) {
 bool has_ended(RolloutState state) { return state >= State::kCompleted; }
 
 std::string_view name_of(Step step) {
-  constexpr std::array<std::string_view, 10> kNames{"WAIT",     "BEGIN",      "LET_GO", "SETTLE",
-                                                    "UNSETTLE", "NEXT_STAGE", "PAUSE",  "ROLL_BACK",
-                                                    "RETURN",   "END"};
+  constexpr std::array<std::string_view, 11> kNames{"WAIT",      "BEGIN",    "LET_GO",     "RETRY",
+                                                    "SETTLE",    "UNSETTLE", "NEXT_STAGE", "PAUSE",
+                                                    "ROLL_BACK", "RETURN",   "END"};
   return kNames.at(static_cast<std::size_t>(step));
 }
 
 std::string_view name_of(Order order) {
-  constexpr std::array<std::string_view, 7> kNames{"approve", "pause", "resume",   "advance",
-                                                   "finish",  "abort", "roll_back"};
+  constexpr std::array<std::string_view, 9> kNames{
+      "approve", "pause", "resume", "skip", "advance", "finish", "abort", "roll_back", "retry"};
   return kNames.at(static_cast<std::size_t>(order));
 }
 
@@ -281,6 +299,7 @@ RolloutProgress carry_out(RolloutProgress progress, const Decision& decision,
   switch (decision.step) {
     case Step::kWait:
     case Step::kLetGo:
+    case Step::kRetry:
     case Step::kReturn:
       break;
     case Step::kBegin:
@@ -299,6 +318,7 @@ RolloutProgress carry_out(RolloutProgress progress, const Decision& decision,
       progress.opened_ms = seen.now_ms;
       progress.settled_ms = 0;
       progress.go_on = false;
+      progress.skip_soak = false;
       break;
     case Step::kPause:
       progress.state = State::kPaused;
@@ -342,6 +362,12 @@ RolloutProgress obey(RolloutProgress progress, Order order, const StageCounts& c
       progress.settled_ms = 0;  // it is watched again
       progress.why = "an operator let it go on";
       return progress;
+    case Order::kSkip:
+      if (state != State::kRunning)
+        throw refused(order, state, "only one that runs watches its stage");
+      progress.skip_soak = true;
+      progress.why = "an operator cut the watch of the stage short";
+      return progress;
     case Order::kAdvance:
     case Order::kFinish:
       if (progress.returning || before || has_ended(state))
@@ -366,6 +392,16 @@ RolloutProgress obey(RolloutProgress progress, Order order, const StageCounts& c
       progress.cause = progress.why = "an operator took it back";
       progress.forgiven = 0;
       progress.opened_ms = now_ms;
+      return progress;
+    case Order::kRetry:
+      if (progress.returning || before || state == State::kSuperseded || state == State::kAborted)
+        throw refused(order, state, "only what goes forward can be tried again");
+      if (counts.failed == 0) throw refused(order, state, "no device has failed");
+      progress.state = State::kRunning;
+      progress.forgiven = 0;
+      progress.settled_ms = 0;
+      progress.opened_ms = now_ms;
+      progress.why = "an operator gave the devices that failed another try";
       return progress;
   }
   throw refused(order, state, "no such order");

@@ -41,10 +41,11 @@ struct RolloutProgress {
   std::int64_t forgiven = 0;  // failures, of the way back if it is on it, that an operator accepted
   bool returning = false;     // devices are taken back; paused or not
   bool approved = false;
-  bool go_on = false;   // an operator said: the next stage, whatever the gates say
-  bool finish = false;  // an operator said: all the others, without gates
-  std::string cause;    // why devices are taken back
-  std::string why;      // what it waits for or how it ended, in words
+  bool go_on = false;      // an operator said: the next stage, whatever the gates say
+  bool skip_soak = false;  // an operator said: the open stage was watched long enough
+  bool finish = false;     // an operator said: all the others, without gates
+  std::string cause;       // why devices are taken back
+  std::string why;         // what it waits for or how it ended, in words
 };
 
 struct RolloutSeen {
@@ -53,12 +54,17 @@ struct RolloutSeen {
   StageCounts counts;
   std::vector<GateView> gates;  // of the plan's gates, in their order
   std::string first_failure;    // a failed device's reason, or ""
+  // With maintenance windows: the time zones of those that may begin now, and when (Unix time) the
+  // next window opens of those that may not.
+  std::vector<std::string> open_zones;
+  std::int64_t next_opening_ms = 0;
 };
 
 enum class Step {
   kWait,
   kBegin,     // from approval or schedule to running
   kLetGo,     // `count` devices of the open stage begin
+  kRetry,     // devices that failed wait for their turn again
   kSettle,    // the open stage's devices are settled: its soak begins
   kUnsettle,  // one of them is not any more
   kNextStage,
@@ -81,7 +87,17 @@ RolloutProgress carry_out(RolloutProgress progress, const Decision& decision,
                           const RolloutSeen& seen);
 
 // What an operator can tell a rollout to do.
-enum class Order { kApprove, kPause, kResume, kAdvance, kFinish, kAbort, kRollBack };
+enum class Order {
+  kApprove,
+  kPause,
+  kResume,
+  kSkip,  // the rest of the open stage's soak; its gates count
+  kAdvance,
+  kFinish,
+  kAbort,
+  kRollBack,
+  kRetry,  // all that failed, also of one that has ended
+};
 std::string_view name_of(Order order);
 // The progress after it. What failed up to now counts no more when it is told to go on. Throws
 // Error{kConflict} with a hint when the order makes no sense in this state.

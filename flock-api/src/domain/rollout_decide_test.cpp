@@ -30,13 +30,16 @@ TEST(RolloutPlan, FaultsSayWhere) {
   plan.stages = {{.share = 0.5}, {.share = 0.2}, {.share = 0}, {.count = -1}};
   plan.gates = {{.signal = Signal::kFailed, .limit = 1.5},
                 {.signal = Signal::kFailed, .sample = 0, .in_a_row = 0}};
+  plan.windows = {{.days = 0, .from = 60, .to = 60, .time_zone = "Oslo"}};
+  plan.retries.times = 11;
   plan.max_failed_ratio = -1;
   std::vector<std::string> at;
   for (const PlanFault& fault : faults_of(plan)) at.push_back(fault.pointer);
-  EXPECT_EQ(
-      at, (std::vector<std::string>{"/stages/1/percent", "/stages/2/percent", "/stages/2/percent",
-                                    "/stages/3/count", "/gates/0/limit", "/gates/1/sample",
-                                    "/gates/1/in_a_row", "/gates/1/signal", "/max_failed_ratio"}));
+  EXPECT_EQ(at, (std::vector<std::string>{
+                    "/stages/1/percent", "/stages/2/percent", "/stages/2/percent",
+                    "/stages/3/count", "/gates/0/limit", "/gates/1/sample", "/gates/1/in_a_row",
+                    "/gates/1/signal", "/windows/0/days", "/windows/0/to", "/windows/0/time_zone",
+                    "/retries", "/max_failed_ratio"}));
   plan.stages = {{.share = 0.5}};
   EXPECT_EQ(faults_of(plan).front().pointer, "/stages/0/percent");
   plan.stages.clear();
@@ -153,6 +156,53 @@ TEST(RolloutDecide, FailuresEndPauseOrTakeBack) {
     EXPECT_EQ(told.progress.state, state);
     EXPECT_EQ(told.progress.why, "1 of 1 device failed: image_pull_failed: no");
   }
+}
+
+TEST(RolloutDecide, WaitsForMaintenanceWindows) {
+  Told told;
+  told.plan.windows = {{.from = 60, .to = 120}};
+  told.seen.counts.waiting_online = 0;
+  told.seen.counts.waiting_closed = 1;
+  told.seen.next_opening_ms = 1'700'000'000'000;
+  told.seen.now_ms += told.plan.offline_patience.count();
+  EXPECT_EQ(told.go(), Step::kWait) << "no patience is too short for a window";
+  EXPECT_EQ(told.progress.why,
+            "1 device waits for its maintenance window; the next opens 2023-11-14T22:13:20.000Z "
+            "(0 confirmed, 0 failed)");
+  told.seen.counts.waiting_closed = 0;
+  told.seen.counts.waiting_online = 1;
+  EXPECT_EQ(told.go(), Step::kLetGo);
+}
+
+TEST(RolloutDecide, GivesFailuresAnotherTryBeforeItJudgesThem) {
+  Told told;
+  told.plan.retries = {2, Duration(60'000)};
+  told.seen.counts.waiting_online = 0;
+  told.seen.counts.failed = told.seen.counts.stage_settled = told.seen.counts.retry_later = 1;
+  EXPECT_EQ(told.go(), Step::kWait);
+  EXPECT_EQ(told.progress.why, "1 device that failed is tried again in 1m (0 confirmed, 1 failed)");
+  told.seen.counts.retry_later = 0;
+  told.seen.counts.to_retry = 1;
+  EXPECT_EQ(told.ask().count, 1);
+  EXPECT_EQ(told.go(), Step::kRetry);
+  told.seen.counts.to_retry = 0;  // the last try is over
+  EXPECT_EQ(told.go(), Step::kEnd);
+  EXPECT_EQ(told.progress.state, RolloutState::kFailed);
+  told.progress = obey(told.progress, Order::kRetry, told.seen.counts, told.seen.now_ms);
+  EXPECT_EQ(told.progress.state, RolloutState::kRunning);
+  told.seen.counts.failed = 0;
+  EXPECT_THROW(obey(told.progress, Order::kRetry, told.seen.counts, told.seen.now_ms), Error);
+}
+
+TEST(RolloutDecide, SkipsTheRestOfASoakButNotTheGates) {
+  Told told;
+  told.plan.gates = {{.signal = Signal::kConfirmed, .limit = 0.9, .sample = 5}};
+  told.seen.counts.waiting_online = 0;
+  told.seen.counts.confirmed = told.seen.counts.stage_settled = 1;
+  EXPECT_EQ(told.go(), Step::kSettle);
+  EXPECT_EQ(told.go(), Step::kWait);
+  told.progress = obey(told.progress, Order::kSkip, told.seen.counts, told.seen.now_ms);
+  EXPECT_EQ(told.go(), Step::kPause) << "too few to be judged";
 }
 
 TEST(RolloutDecide, TakesBackAndSaysWhy) {

@@ -19,11 +19,18 @@ std::int64_t span(const Limits& limits, std::int64_t devices, std::int64_t each)
   return longest;
 }
 
+// Of a device that takes its time with each try.
+std::int64_t longest_part(const Retries& retries, const DeviceTimes& times) {
+  return times.failure_timeout.count() * (retries.times + 1) +
+         retries.after.count() * retries.times;
+}
+
 std::string who_decides(const RolloutPlan& plan) {
   if (plan.approval) return "it waits for the approval of a second person";
   for (std::size_t i = 0; i + 1 < plan.stages.size(); ++i)
     if (plan.stages[i].by_hand)
       return "stage " + std::to_string(i + 2) + " begins when an operator says so";
+  if (!plan.windows.empty()) return "devices begin in their maintenance windows only";
   return "";
 }
 
@@ -39,7 +46,7 @@ Forecast forecast(const RolloutPlan& plan, const std::vector<std::int64_t>& ends
   for (std::size_t i = 0; total > 0 && i < plan.stages.size(); ++i) {
     const std::int64_t devices = ends.at(i) - before, soak = plan.stages[i].soak.count();
     before = ends[i];
-    std::int64_t longest = span(plan.limits, devices, times.failure_timeout.count());
+    std::int64_t longest = span(plan.limits, devices, longest_part(plan.retries, times));
     // Of earlier stages one device's word is enough.
     if (i + 1 == plan.stages.size() && offline > 0)
       longest = std::max(longest, plan.offline_patience.count());

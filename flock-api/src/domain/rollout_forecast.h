@@ -15,8 +15,8 @@ struct Forecast {
   std::int64_t begins_ms = 0;  // Unix time; of one that needs an approval: at the earliest
   // Every device confirms at once, after its own soak.
   std::int64_t earliest_end_ms = 0;
-  // Every device takes its whole failure_timeout, and those that are away come at the end of
-  // offline_patience. Nothing where `unless` says why nobody can know.
+  // Every device takes its whole failure_timeout, at each try, and those that are away come at the
+  // end of offline_patience. Nothing where `unless` says why nobody can know.
   std::optional<std::int64_t> latest_end_ms;
   std::string unless;
 };

@@ -41,6 +41,15 @@ TEST(Forecast, WhoIsAwayIsWaitedFor) {
   EXPECT_EQ(of(plan, 10, 1).earliest_end_ms, kNow + 30'000);
 }
 
+TEST(Forecast, EachTryTakesItsTime) {
+  RolloutPlan plan;
+  plan.retries = {.times = 2, .after = Duration(5 * kMinutes)};
+  EXPECT_EQ(of(plan, 10).latest_end_ms, kNow + 40 * kMinutes);
+  EXPECT_EQ(of(plan, 10).earliest_end_ms, kNow + 30'000);
+  plan.windows.emplace_back();
+  EXPECT_EQ(of(plan, 10).unless, "devices begin in their maintenance windows only");
+}
+
 TEST(Forecast, NobodyKnowsWhatPeopleDecide) {
   RolloutPlan plan;
   plan.start_at_ms = kNow + kHours;

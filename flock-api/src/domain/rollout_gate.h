@@ -18,6 +18,9 @@ struct StageCounts {
   std::int64_t began_lately = 0;  // were reached within the last minute
   // Of the open stage and those before it, not reached yet; by presence.
   std::int64_t waiting_online = 0, waiting_offline = 0;
+  std::int64_t waiting_closed = 0;  // whose maintenance window is closed, whether there or not
+  // Of those that failed, for another try: it is time for them, and it is not yet.
+  std::int64_t to_retry = 0, retry_later = 0;
   std::int64_t stage_settled = 0, stage_away = 0;  // of the open stage alone: settled, offline
   // Of those reached:
   std::int64_t online = 0, unhealthy = 0, restarting = 0;
@@ -25,7 +28,9 @@ struct StageCounts {
   // Of those that are taken back: not begun, on the way (by presence), there, and failed in it.
   std::int64_t to_return = 0, returning = 0, returning_offline = 0, returned = 0, stuck = 0;
 
-  std::int64_t waiting() const noexcept { return waiting_online + waiting_offline; }
+  std::int64_t waiting() const noexcept {
+    return waiting_online + waiting_offline + waiting_closed;
+  }
   std::int64_t reached() const noexcept { return updating + offline + confirmed + failed; }
   std::int64_t settled() const noexcept { return confirmed + failed; }
 };

@@ -19,7 +19,9 @@ struct Device {
   Part part = Part::kWaiting;
   Way way = Way::kNone;
   bool online = true, bad = false, unhealthy = false;
-  int given = 0;  // how often it was given the release
+  bool closed = false;  // its maintenance window
+  int given = 0;        // how often it was given the release
+  int tries = 0;        // how often it may have been given it, beside the first time
   std::int64_t began_ms = 0, settled_ms = 0;
   bool reached() const { return given > 0 && part != Part::kSuperseded; }
 };
@@ -80,6 +82,10 @@ class World {
     }
     if (random_() % 2 == 0) plan.limits.updating = static_cast<std::int64_t>(1 + random_() % 5);
     if (random_() % 4 == 0) plan.limits.per_minute = static_cast<std::int64_t>(1 + random_() % 8);
+    if (random_() % 4 == 0) plan.windows.push_back({.from = 60, .to = 120});
+    if (random_() % 4 == 0)
+      plan.retries = {static_cast<std::int64_t>(1 + random_() % 3),
+                      Duration(static_cast<std::int64_t>(random_() % 100'000))};
     plan.on_failure = static_cast<OnFailure>(random_() % 3);
     plan.max_failed_ratio = static_cast<double>(random_() % 101) / 100;
     plan.offline_patience = Duration(static_cast<std::int64_t>(random_() % 600'000));
@@ -97,6 +103,8 @@ class World {
       now_ += static_cast<std::int64_t>(random_() % 200'000) - 100'000;
     for (Device& device : devices_) {
       if (random_() % 20 == 0) device.online = !device.online && (calm || random_() % 2 == 0);
+      if (!plan_.windows.empty() && random_() % 50 == 0)
+        device.closed = !device.closed && (calm || random_() % 2 == 0);
       if (calm && device.bad && random_() % 4 == 0) device.bad = false;
       if (!calm && random_() % 2000 == 0 && device.way == Way::kNone)
         device.part = Part::kSuperseded;
@@ -127,7 +135,9 @@ class World {
       const bool lately = device.settled_ms > now_ - 600'000;
       c.superseded += device.part == Part::kSuperseded;
       if (device.part == Part::kWaiting && i < end)
-        ++(device.online ? c.waiting_online : c.waiting_offline);
+        ++(device.closed ? c.waiting_closed : device.online ? c.waiting_online : c.waiting_offline);
+      if (device.part == Part::kFailed && device.tries < plan_.retries.times)
+        ++(is_time_to_retry(device) ? c.to_retry : c.retry_later);
       if (device.part == Part::kUpdating) ++(device.online ? c.updating : c.offline);
       c.confirmed += device.part == Part::kConfirmed;
       c.failed += device.part == Part::kFailed;
@@ -159,6 +169,7 @@ class World {
     const Decision decision = decide(plan_, progress_, seen);
     if (random_() % 20 == 0) return;
     if (decision.step == Step::kLetGo) let_go(decision.count, seen);
+    if (decision.step == Step::kRetry) retry(decision.count);
     if (decision.step == Step::kReturn) take_back(decision.count, seen);
     gates_ = seen.gates;
     progress_ = carry_out(progress_, decision, seen);
@@ -168,12 +179,12 @@ class World {
   }
 
   void let_go(std::int64_t count, const RolloutSeen& seen) {
-    const bool limited = plan_.limits.updating > 0 || plan_.limits.per_minute > 0;
     const std::int64_t end = ends_.at(static_cast<std::size_t>(progress_.stage));
     EXPECT_FALSE(progress_.returning);
     for (std::int64_t i = 0; i < end && count > 0; ++i) {
       Device& device = devices_[static_cast<std::size_t>(i)];
-      if (device.part != Part::kWaiting || (limited && !device.online)) continue;
+      if (device.part != Part::kWaiting || device.closed || (plan_.only_online() && !device.online))
+        continue;
       device.part = Part::kUpdating;
       device.began_ms = now_;
       ++device.given;
@@ -187,6 +198,25 @@ class World {
       EXPECT_LE(updating, std::max(plan_.limits.updating, seen.counts.updating));
   }
 
+  bool is_time_to_retry(const Device& device) const {
+    return now_ - device.settled_ms >= plan_.retries.after.count();
+  }
+  void retry(std::int64_t count) {
+    EXPECT_FALSE(progress_.returning);
+    for (Device& device : devices_) {
+      if (device.part != Part::kFailed || device.tries >= plan_.retries.times ||
+          !is_time_to_retry(device))
+        continue;
+      try_again(device);
+      --count;
+    }
+    EXPECT_EQ(count, 0);
+  }
+  static void try_again(Device& device) {
+    device.part = Part::kWaiting;
+    ++device.tries;
+  }
+
   void take_back(std::int64_t count, const RolloutSeen&) {
     EXPECT_TRUE(progress_.returning);
     for (Device& device : devices_) {
@@ -198,11 +228,14 @@ class World {
     EXPECT_EQ(count, 0);
   }
 
-  void operate() { give(static_cast<Order>(random_() % 7)); }
+  void operate() { give(static_cast<Order>(random_() % 9)); }
   void give(Order order) {
     const RolloutSeen seen = (gates_.resize(plan_.gates.size()), see());
     try {
       progress_ = obey(progress_, order, seen.counts, now_);
+      if (order != Order::kRetry) return;
+      for (Device& device : devices_)
+        if (device.part == Part::kFailed) try_again(device);
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), Code::kConflict);
     }
@@ -211,7 +244,7 @@ class World {
   void check() {
     for (std::size_t i = 0; i < devices_.size(); ++i) {
       const Device& device = devices_[i];
-      EXPECT_LE(device.given, 1) << "a release was given twice";
+      EXPECT_LE(device.given, 1 + device.tries) << "a release was given again by itself";
       if (device.given > 0)
         EXPECT_LT(static_cast<std::int64_t>(i), ends_.at(static_cast<std::size_t>(progress_.stage)))
             << "a device of a later stage was touched";

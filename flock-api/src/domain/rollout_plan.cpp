@@ -63,6 +63,28 @@ void check_gates(const RolloutPlan& plan, std::vector<PlanFault>& faults) {
   }
 }
 
+void check_windows(const RolloutPlan& plan, std::vector<PlanFault>& faults) {
+  if (plan.windows.size() > kMaxWindows)
+    faults.push_back(
+        {"/windows", "there may be " + std::to_string(kMaxWindows) + " windows at most"});
+  for (std::size_t i = 0; i < plan.windows.size(); ++i) {
+    const MaintenanceWindow& window = plan.windows[i];
+    const std::string at = "/windows/" + std::to_string(i);
+    if (window.days.none()) faults.push_back({at + "/days", "it opens on no day, so never"});
+    if (window.from == window.to || window.from >= 24 * 60)
+      faults.push_back({at + "/to", "it never opens: it begins when it ends"});
+    if (!window.time_zone.empty() && !is_time_zone(window.time_zone))
+      faults.push_back({at + "/time_zone", "is no time zone; say it as Europe/Oslo"});
+  }
+}
+
+void check_retries(const Retries& retries, std::vector<PlanFault>& faults) {
+  if (retries.times < 0 || retries.times > kMaxRetries)
+    faults.push_back({"/retries", "must be between 0 and " + std::to_string(kMaxRetries)});
+  if (retries.after < Duration(0) || retries.after > kLongestSoak)
+    faults.push_back({"/retry_after", "must be at most " + to_string(kLongestSoak)});
+}
+
 }  // namespace
 
 std::string_view name_of(Signal signal) {
@@ -83,6 +105,8 @@ std::vector<PlanFault> faults_of(const RolloutPlan& plan) {
   std::vector<PlanFault> faults;
   check_stages(plan, faults);
   check_gates(plan, faults);
+  check_windows(plan, faults);
+  check_retries(plan.retries, faults);
   if (plan.limits.updating < 0) faults.push_back({"/max_updating", "must be at least 1"});
   if (plan.limits.per_minute < 0) faults.push_back({"/max_per_minute", "must be at least 1"});
   if (!is_ratio(plan.max_failed_ratio))

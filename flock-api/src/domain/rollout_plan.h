@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/time.h"
+#include "domain/maintenance_window.h"
 
 namespace flock::domain {
 
@@ -47,8 +48,13 @@ struct Gate {
 struct Limits {
   std::int64_t updating = 0;    // devices at the same time
   std::int64_t per_minute = 0;  // devices that begin
-  // Then only devices that are there begin: the others would all come at once later.
   bool any() const noexcept { return updating > 0 || per_minute > 0; }
+};
+
+// A device that failed is given the release again, so many times, each so long after it failed.
+struct Retries {
+  std::int64_t times = 0;
+  Duration after{5 * 60'000};
 };
 
 enum class OnFailure { kStop, kPause, kRollBack };
@@ -57,15 +63,21 @@ struct RolloutPlan {
   std::vector<Stage> stages{Stage{}};
   std::vector<Gate> gates;
   Limits limits;
+  std::vector<MaintenanceWindow> windows;  // in which devices begin; none: always
+  Retries retries;
   OnFailure on_failure = OnFailure::kStop;
   double max_failed_ratio = 1;               // of the devices reached: above it the rollout failed
   Duration offline_patience{24 * 3600'000};  // how long devices that are away are waited for
   bool approval = false;                     // another person must agree before it begins
   std::int64_t start_at_ms = 0;              // Unix time; 0: at once
   std::string spread_over;  // a label: each stage takes its share of each of its values; "": none
+
+  // Whether a device begins only while it is there: one that comes later would not keep to it.
+  bool only_online() const noexcept { return limits.any() || !windows.empty(); }
 };
 
 inline constexpr std::size_t kMaxStages = 50, kMaxGates = 20;
+inline constexpr std::int64_t kMaxRetries = 10;
 
 struct PlanFault {
   std::string pointer;  // into the strategy, as "/stages/1/percent"

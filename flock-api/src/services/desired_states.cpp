@@ -128,6 +128,7 @@ Task<void> DesiredStates::want(postgres::Transaction& tx, const Row& row, const 
   const std::int64_t version = row.integer("desired_version") + 1;
   // Only now: a release that cannot run on the device leaves it, and its rollout, what it had.
   co_await tx.query(sql::kSupersede, Params().text(org).text(device).text(rollout));
+  co_await tx.query(sql::kWantedElsewhere, Params().text(org).text(device).text(rollout));
   desired.set_version(version);
   desired.set_rollout_id(rollout);
   desired.set_soak_ms(row.integer("soak_ms"));

@@ -70,6 +70,21 @@ void check_limits(const Row& key) {
                       "make another: flock keys create");
 }
 
+struct UnlimitedKey {
+  std::string org, id;
+};
+
+// What it counts is for people to read: a device that is in stays in when this fails.
+Task<void> count_use(postgres::Database& db, UnlimitedKey key) {
+  try {
+    co_await db.query(Scope::system(), sql::kProvisioningKeyCount,
+                      Params().text(key.org).text(key.id));
+  } catch (const Error& e) {
+    log::warn("the use of a provisioning key was not counted",
+              {{"key", key.id}, {"error", e.what()}});
+  }
+}
+
 // One registration under way: what each step finds out for the next.
 class Admission {
  public:
@@ -100,11 +115,17 @@ class Admission {
     if (std::holds_alternative<Waiting>(result)) co_return events_;
     if (!approved) check_limits(key);
     co_await admit();
-    co_await use_key(approved);
+    if (key.optional_integer("max_uses"))
+      co_await use_key(approved);
+    else
+      counted_later = UnlimitedKey{org_, key_id_};
     co_return events_;
   }
 
   std::variant<Registered, Waiting> result;
+  // A crowd that comes with one key would queue for its row, each until the one before has
+  // committed. Where no limit hangs on the count, it is made after the commit.
+  std::optional<UnlimitedKey> counted_later;
 
  private:
   Task<postgres::Rows> find_key() {
@@ -233,14 +254,17 @@ Task<std::variant<Registered, Waiting>> register_device(postgres::Database& db, 
   const crypto::Key device_key = crypto::Key::from_public_pem(registration.device_public_key);
   DeviceTokens::check_assertion(registration.assertion, device_key, device_key.thumbprint(), now);
   std::variant<Registered, Waiting> result;
+  std::optional<UnlimitedKey> counted_later;
   const auto work = [&](postgres::Transaction& tx) -> Task<std::vector<AuditEvent>> {
     Admission admission(tx, registration, device_key);
     auto events = co_await admission.run();
     result = std::move(admission.result);
+    counted_later = std::move(admission.counted_later);
     co_return events;
   };
   // The tenant is known only once the key was found.
   co_await audited_transaction(db, audit, Scope::system(), work);
+  if (counted_later) co_await count_use(db, *std::move(counted_later));
   if (const auto* made = std::get_if<Registered>(&result); made && made->created)
     log::info("device registered",
               {{"device", made->identity.device.text()}, {"name", made->name}});

@@ -9,6 +9,7 @@
 #include "services/rollout_news.h"
 #include "services/rollout_plan_json.h"
 #include "services/rollout_selection.h"
+#include "services/rollout_turns.h"
 #include "services/unless_corrupt.h"
 #include "stores/postgres/rollout_statements.h"
 
@@ -23,6 +24,8 @@ using postgres::Scope;
 
 // Of one rollout in one transaction; the next round goes on.
 constexpr int kDecisions = 10;
+// So many tallies of one rollout are put together.
+constexpr std::int64_t kManyTallies = 1000;
 
 std::vector<std::int64_t> numbers(const std::vector<std::string>& texts) {
   std::vector<std::int64_t> out;
@@ -59,7 +62,7 @@ StageCounts counts_of(const Row& row) {
       {"returning_offline", &c.returning_offline},
       {"returned", &c.returned},
       {"stuck", &c.stuck}};
-  for (const auto& [column, value] : columns) *value = row.integer(column);
+  for (const auto& [column, value] : columns) *value = row.optional_integer(column).value_or(0);
   return c;
 }
 
@@ -100,15 +103,27 @@ Task<void> write_down(postgres::Transaction& tx, const LockedRollout& rollout,
                                               .boolean(is_news));
 }
 
+// `count` devices of the open stage and those before it.
+Task<void> let_go(postgres::Transaction& tx, const LockedRollout& rollout, const RolloutSeen& seen,
+                  std::int64_t count, bool only_online) {
+  Params params;
+  params.text(rollout.org).text(rollout.id).integer(rollout.progress.stage).integer(count);
+  if (rollout.plan.windows.empty())
+    co_await tx.query(sql::kRolloutLetGo, std::move(params.boolean(only_online)));
+  else
+    co_await tx.query(sql::kRolloutLetGoIn, std::move(params.texts(seen.open_zones)));
+}
+
 // What a step does beside the rollout's own row.
-Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const Decision& decision) {
+Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const RolloutSeen& seen,
+               const Decision& decision) {
   const auto params = [&] { return Params().text(rollout.org).text(rollout.id); };
   switch (decision.step) {
     case Step::kLetGo:
-      co_await tx.query(sql::kRolloutLetGo, params()
-                                                .integer(rollout.progress.stage)
-                                                .integer(decision.count)
-                                                .boolean(rollout.plan.limits.any()));
+      co_await let_go(tx, rollout, seen, decision.count, rollout.plan.only_online());
+      break;
+    case Step::kRetry:
+      co_await retry_due(tx, rollout);
       break;
     case Step::kReturn:
       co_await tx.query(sql::kRolloutReturn, params().integer(decision.count));
@@ -118,11 +133,11 @@ Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const De
       co_await close_to_newcomers(tx, rollout.org, rollout.deployment, rollout.id);
       break;
     case Step::kEnd:
-      if (decision.end == RolloutState::kCompleted) {
+      if (decision.end == RolloutState::kCompleted && !rollout.plan.windows.empty()) {
+        co_await tx.query(sql::kRolloutLeaveOut, params());
+      } else if (decision.end == RolloutState::kCompleted) {
         // Who was away under a limit, and not waited for any longer, follows when it comes back.
-        co_await tx.query(
-            sql::kRolloutLetGo,
-            params().integer(rollout.progress.stage).integer(INT64_MAX).boolean(false));
+        co_await let_go(tx, rollout, seen, INT64_MAX, false);
       } else {
         co_await tx.query(sql::kRolloutSkip, params());
       }
@@ -175,13 +190,22 @@ Task<RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollou
   const auto rows = co_await tx.query(
       sql::kStageCounts,
       Params().text(rollout.org).text(rollout.id).integer(rollout.progress.stage));
-  const Row& row = rows.rows.at(0);
   RolloutSeen seen;
   seen.now_ms = now_ms;
   seen.ends = rollout.ends;
-  seen.counts = counts_of(row);
-  seen.first_failure =
-      row.optional_text(rollout.progress.returning ? "first_stuck" : "first_failure").value_or("");
+  seen.counts = counts_of(rows.rows.at(0));
+  co_await look_at_windows(tx, rollout, seen);
+  co_await look_at_retries(tx, rollout, seen);
+  const bool back = rollout.progress.returning;
+  if ((back ? seen.counts.stuck : seen.counts.failed) > 0) {
+    const auto failure = co_await tx.query(
+        sql::kFirstFailure, Params()
+                                .text(rollout.org)
+                                .text(rollout.id)
+                                .text(std::string(back ? "ROLLBACK_FAILED" : "FAILED")));
+    if (!failure.empty())
+      seen.first_failure = failure.rows.front().optional_text("reason").value_or("");
+  }
   for (std::size_t i = 0; i < rollout.plan.gates.size(); ++i)
     seen.gates.push_back(look(rollout.plan.gates[i], seen.counts, rollout.progress.forgiven,
                               rollout.gates[i], now_ms));
@@ -194,9 +218,11 @@ Task<void> obey_order(postgres::Transaction& tx, LockedRollout rollout, Order or
   const RolloutSeen seen = co_await look_at(tx, rollout, now_ms);
   rollout.progress = obey(rollout.progress, order, seen.counts, now_ms);
   if (order == Order::kRollBack) {
-    co_await act(tx, rollout, {Step::kRollBack, 0, RolloutState::kRollingBack, ""});
+    co_await act(tx, rollout, seen, {Step::kRollBack, 0, RolloutState::kRollingBack, ""});
   } else if (order == Order::kAbort) {
-    co_await act(tx, rollout, {Step::kEnd, 0, RolloutState::kAborted, ""});
+    co_await act(tx, rollout, seen, {Step::kEnd, 0, RolloutState::kAborted, ""});
+  } else if (order == Order::kRetry) {
+    co_await retry_all(tx, rollout);
   }
   co_await put(tx, rollout);
   co_await write_down(tx, rollout, seen, std::string(name_of(order)), actor, 0);
@@ -272,6 +298,21 @@ Task<void> RolloutEngine::adopt_newcomers() {
   }
 }
 
+Task<void> RolloutEngine::hear_of_devices() {
+  const auto work = [](postgres::Transaction& tx) -> Task<void> {
+    co_await tx.query(sql::kDeviceTurns);
+  };
+  co_await db_.transaction(Scope::system(), work);
+}
+
+Task<void> RolloutEngine::fold_tallies() {
+  const auto many =
+      co_await db_.query(Scope::system(), sql::kTalliesMany, Params().integer(kManyTallies));
+  for (const Row& row : many.rows)
+    co_await db_.query(Scope::system(), sql::kTalliesFold,
+                       Params().text(row.text("org_id")).text(row.text("rollout_id")));
+}
+
 Task<void> RolloutEngine::advance() {
   const auto open = co_await db_.query(Scope::system(), sql::kRolloutsOpen);
   for (const Row& row : open.rows)
@@ -285,14 +326,13 @@ Task<void> RolloutEngine::advance_one(std::string org, std::string id) {
     changed = false;
     auto rollout = co_await lock_rollout(tx, org, id);
     if (!rollout || has_ended(rollout->progress.state)) co_return;
-    const auto params = [&] { return Params().text(org).text(id); };
-    co_await tx.query(sql::kRolloutRevoked, params());
-    co_await tx.query(sql::kRolloutTimeouts, params().integer(rollout->failure_timeout.count()));
+    co_await tx.query(sql::kRolloutTimeouts,
+                      Params().text(org).text(id).integer(rollout->failure_timeout.count()));
     for (int i = 0; i < kDecisions && !has_ended(rollout->progress.state); ++i) {
       const RolloutSeen seen = co_await look_at(tx, *rollout, to_unix_ms(system_clock().now()));
       const Decision decision = decide(rollout->plan, rollout->progress, seen);
       const bool said = decision.why == rollout->progress.why;
-      co_await act(tx, *rollout, decision);
+      co_await act(tx, *rollout, seen, decision);
       rollout->gates = seen.gates;
       rollout->progress = carry_out(rollout->progress, decision, seen);
       if (is_for_newcomers(*rollout, decision, seen))

@@ -40,7 +40,9 @@ class RolloutEngine {
 
   Task<void> begin_deployments();  // PENDING deployments become rollouts
   Task<void> adopt_newcomers();    // new devices of a fleet get what the fleet runs
+  Task<void> hear_of_devices();    // which ones came, went or were revoked
   Task<void> advance();            // every open rollout, as far as it goes now
+  Task<void> fold_tallies();       // keeps the rows few that a decision adds up
 
  private:
   Task<void> begin(const postgres::Row& deployment);

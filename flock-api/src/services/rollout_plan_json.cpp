@@ -71,6 +71,42 @@ Gate read_gate(json::Reader& in) {
   return gate;
 }
 
+constexpr const char* kDays[] = {"MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"};
+
+MaintenanceWindow read_window(json::Reader& in) {
+  MaintenanceWindow window;
+  const auto names = in.optional_strings("days", 7, {.min = 3, .max = 3});
+  if (in.optional_array("days") != nullptr) window.days.reset();
+  for (const std::string& name : names) {
+    const auto found = std::find(std::begin(kDays), std::end(kDays), name);
+    if (found == std::end(kDays))
+      in.problem("days", "invalid", "is none of MON, TUE, WED, THU, FRI, SAT, SUN");
+    else
+      window.days.set(static_cast<std::size_t>(found - std::begin(kDays)));
+  }
+  for (const auto& [key, minutes] :
+       {std::pair{"from", &window.from}, std::pair{"to", &window.to}}) {
+    const std::string text = in.string(key);
+    const auto parsed = parse_time_of_day(text);
+    if (!parsed && !text.empty()) in.problem(key, "invalid", "is no time of day; say it as 22:30");
+    *minutes = parsed.value_or(0);
+  }
+  window.time_zone = in.optional_string("time_zone", {.min = 1, .max = 64}).value_or("");
+  in.finish();
+  return window;
+}
+
+bj::object window_json(const MaintenanceWindow& window) {
+  bj::array days;
+  for (std::size_t day = 0; day < window.days.size(); ++day)
+    if (window.days.test(day)) days.emplace_back(kDays[day]);
+  bj::object out{{"days", std::move(days)},
+                 {"from", time_of_day(window.from)},
+                 {"to", time_of_day(window.to)}};
+  if (!window.time_zone.empty()) out["time_zone"] = window.time_zone;
+  return out;
+}
+
 // `read` for every element of an array of objects.
 template <typename Read>
 void each(json::Reader& in, const char* key, std::size_t most, Read read) {
@@ -158,6 +194,10 @@ RolloutPlan read_plan(json::Reader& in) {
        [&](json::Reader& inner) { plan.gates.push_back(read_gate(inner)); });
   plan.limits.updating = in.optional_integer("max_updating", {1, kMost}).value_or(0);
   plan.limits.per_minute = in.optional_integer("max_per_minute", {1, kMost}).value_or(0);
+  each(in, "windows", kMaxWindows,
+       [&](json::Reader& inner) { plan.windows.push_back(read_window(inner)); });
+  plan.retries.times = in.optional_integer("retries", {0, kMaxRetries}).value_or(0);
+  plan.retries.after = read_time(in, "retry_after", plan.retries.after);
   const std::string policy = in.optional_string("on_failure").value_or(kPolicies[0]);
   const auto found = std::find(std::begin(kPolicies), std::end(kPolicies), policy);
   if (found == std::end(kPolicies))
@@ -193,6 +233,15 @@ bj::object plan_json(const RolloutPlan& plan) {
   }
   if (plan.limits.updating > 0) out["max_updating"] = plan.limits.updating;
   if (plan.limits.per_minute > 0) out["max_per_minute"] = plan.limits.per_minute;
+  if (!plan.windows.empty()) {
+    bj::array windows;
+    for (const MaintenanceWindow& window : plan.windows) windows.push_back(window_json(window));
+    out["windows"] = std::move(windows);
+  }
+  if (plan.retries.times > 0) {
+    out["retries"] = plan.retries.times;
+    out["retry_after"] = to_string(plan.retries.after);
+  }
   out["on_failure"] = kPolicies[static_cast<std::size_t>(plan.on_failure)];
   out["offline_patience"] = to_string(plan.offline_patience);
   if (plan.approval) out["approval"] = true;
@@ -220,6 +269,7 @@ std::string progress_json(const RolloutProgress& progress) {
                                   {"returning", progress.returning},
                                   {"approved", progress.approved},
                                   {"go_on", progress.go_on},
+                                  {"skip_soak", progress.skip_soak},
                                   {"finish", progress.finish},
                                   {"cause", progress.cause}});
 }
@@ -240,6 +290,7 @@ void read_progress(const std::string& text, RolloutProgress& progress) {
   progress.returning = flag("returning");
   progress.approved = flag("approved");
   progress.go_on = flag("go_on");
+  progress.skip_soak = flag("skip_soak");
   progress.finish = flag("finish");
   if (const bj::value* cause = stored.if_contains("cause")) progress.cause = cause->as_string();
 }
@@ -284,13 +335,22 @@ std::vector<GateView> stored_gates(const std::string& text, std::size_t count) {
 }
 
 bj::object counts_json(const StageCounts& c) {
-  return {{"total", c.total},           {"waiting", c.waiting()},
-          {"updating", c.updating},     {"offline", c.offline},
-          {"confirmed", c.confirmed},   {"failed", c.failed},
-          {"superseded", c.superseded}, {"online", c.online},
-          {"unhealthy", c.unhealthy},   {"restarting", c.restarting},
-          {"to_return", c.to_return},   {"returning", c.returning + c.returning_offline},
-          {"returned", c.returned},     {"stuck", c.stuck}};
+  return {{"total", c.total},
+          {"waiting", c.waiting()},
+          {"updating", c.updating},
+          {"offline", c.offline},
+          {"confirmed", c.confirmed},
+          {"failed", c.failed},
+          {"superseded", c.superseded},
+          {"online", c.online},
+          {"unhealthy", c.unhealthy},
+          {"restarting", c.restarting},
+          {"waiting_for_window", c.waiting_closed},
+          {"retry_later", c.retry_later},
+          {"to_return", c.to_return},
+          {"returning", c.returning + c.returning_offline},
+          {"returned", c.returned},
+          {"stuck", c.stuck}};
 }
 
 }  // namespace flock::services

@@ -200,12 +200,20 @@ Task<void> orders(Backend& backend, Api& api, std::string release) {
   co_await eventually("it runs", [&]() -> Task<bool> {
     co_return text(co_await api.call("GET", rollout), "state") == "RUNNING";
   });
-  for (const char* order : {"pause", "resume", "advance", "finish", "abort", "roll-back"}) {
+  co_await api.call("POST", rollout + "/actions/pause");
+  const auto failed = co_await backend.db.query(
+      postgres::Scope::system(),
+      "UPDATE rollout_devices SET state = 'FAILED' WHERE rollout_id = $1::uuid",
+      postgres::Params().text(rollout.substr(rollout.rfind('/') + 1)));
+  EXPECT_GT(failed.affected, 0);
+  for (const char* order :
+       {"retry", "pause", "resume", "skip", "advance", "finish", "abort", "roll-back"}) {
     co_await api.call("POST", rollout + "/actions/" + order);
     EXPECT_EQ(api.last.status, 200) << order << api.last.body;
   }
+  co_await api.call("GET", rollout + "/failures");
   const bj::value timeline = co_await api.call("GET", rollout + "/timeline");
-  EXPECT_GE(timeline.at("items").as_array().size(), 7u);
+  EXPECT_GE(timeline.at("items").as_array().size(), 8u);
 }
 
 TEST(Answers, KeepTheDocumentForEveryOperation) {

@@ -191,6 +191,60 @@ TEST_F(StagedRollouts, BeginsAtItsTime) {
   });
 }
 
+std::string minutes_from_now(int minutes) {
+  return to_rfc3339(system_clock().now() + Duration(minutes * 60'000)).substr(11, 5);
+}
+
+TEST_F(StagedRollouts, DevicesBeginInTheirOwnWindows) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(3);
+    // By UTC the window is open; ten hours east of it, where two devices are, it is not.
+    for (std::size_t i : {1U, 2U})
+      co_await f.api.call("PATCH", "/v1/devices/" + f.devices[i]->id,
+                          bj::object{{"attributes", {{"time_zone", "Etc/GMT-10"}}}});
+    EXPECT_EQ(f.api.last.status, 200) << f.api.last.body;
+    const std::string rollout =
+        co_await f.deploy("1", {{"kind", "immediate"},
+                                {"windows", bj::array{bj::object{{"from", minutes_from_now(-60)},
+                                                                 {"to", minutes_from_now(60)}}}}});
+    co_await f.until_given("1", 1);
+    co_await eventually("the others wait", [&]() -> Task<bool> {
+      const std::string reason = text(co_await f.api.call("GET", rollout), "reason");
+      co_return reason.starts_with("2 devices wait for their maintenance window; the next opens ");
+    });
+    EXPECT_EQ(f.devices[0]->desired.release_version(), "1");
+    co_await f.api.call("PATCH", "/v1/devices/" + f.devices[1]->id,
+                        bj::object{{"attributes", {{"time_zone", "Etc/UTC"}}}});
+    co_await f.until_given("1", 2);
+    co_await f.order(rollout, "abort");
+  });
+}
+
+TEST_F(StagedRollouts, FailuresAreTriedAgainByThemselvesAndByOrder) {
+  on_site([](Fleet& f) -> Task<void> {
+    co_await f.grow(2);
+    co_await f.until(co_await f.deploy("1", {{"kind", "immediate"}}), "COMPLETED");
+    f.bad = {"2"};
+    const std::string rollout =
+        co_await f.deploy("2", {{"kind", "immediate"}, {"retries", 1}, {"retry_after", "1s"}});
+    const bj::value failed = co_await f.until(rollout, "FAILED");
+    EXPECT_EQ(failed.at_pointer("/counts/failed").as_int64(), 2);
+    for (const auto& device : f.devices) EXPECT_EQ(device->desired.version(), 3) << "tried twice";
+    const bj::value causes = co_await f.api.call("GET", rollout + "/failures");
+    EXPECT_EQ(text(causes.at_pointer("/items/0"), "cause"), "exited");
+    EXPECT_EQ(causes.at_pointer("/items/0/devices").as_int64(), 2);
+    f.bad.clear();
+    co_await f.order(rollout, "retry");
+    const bj::value done = co_await f.until(rollout, "COMPLETED");
+    EXPECT_EQ(done.at_pointer("/counts/confirmed").as_int64(), 2);
+    co_await f.api.call("POST", rollout + "/actions/retry");
+    EXPECT_EQ(f.api.last.status, 409) << "nobody failed any more";
+    co_await f.order(rollout, "roll-back");
+    co_await f.until(rollout, "ROLLED_BACK");
+    EXPECT_EQ(f.given("1"), 2u) << "where they came from is not the release that was tried twice";
+  });
+}
+
 // What is wrong with a strategy is said with its place.
 TEST_F(StagedRollouts, AStrategyThatMakesNoSenseIsRefused) {
   on_site([](Fleet& f) -> Task<void> {
@@ -213,6 +267,15 @@ TEST_F(StagedRollouts, AStrategyThatMakesNoSenseIsRefused) {
         {R"({"kind":"immediate","on_failure":"CRY"})", "/strategy/on_failure"},
         {R"({"kind":"immediate","start_at":"tomorrow"})", "/strategy/start_at"},
         {R"({"kind":"immediate","offline_patience":"1000d"})", "/strategy/offline_patience"},
+        {R"({"kind":"immediate","windows":[{"from":"02:00","to":"02:00"}]})",
+         "/strategy/windows/0/to"},
+        {R"({"kind":"immediate","windows":[{"from":"2 am","to":"04:00"}]})",
+         "/strategy/windows/0/from"},
+        {R"({"kind":"immediate","windows":[{"days":[],"from":"02:00","to":"04:00"}]})",
+         "/strategy/windows/0/days"},
+        {R"({"kind":"immediate","windows":[{"from":"02:00","to":"04:00","time_zone":"Oslo"}]})",
+         "/strategy/windows/0/time_zone"},
+        {R"({"kind":"immediate","retries":11})", "/strategy/retries"},
         {R"({"kind":"immediate","colour":"red"})", "/strategy/colour"},
     };
     for (const auto& [strategy, pointer] : cases) {

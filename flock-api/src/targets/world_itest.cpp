@@ -203,6 +203,12 @@ Task<std::string> World::rollout_for(std::string operation) {
       "UPDATE rollouts SET state = $2, progress = '{}', ended_at = CASE WHEN $2 = 'COMPLETED' THEN "
       "now() END WHERE id = $1::uuid",
       postgres::Params().text(rollout_).text(state));
+  if (operation == "retryRollout")
+    co_await backend_.db.query(
+        postgres::Scope::system(),
+        "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state) VALUES ($1, $2, $3, "
+        "'FAILED') ON CONFLICT (rollout_id, device_id) DO UPDATE SET state = 'FAILED'",
+        postgres::Params().text(org_).text(rollout_).text(device_));
   co_return rollout_;
 }
 

@@ -2,6 +2,7 @@
 #include <boost/json.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <sstream>
 
 #include "async/loop.h"
 #include "base/bytes.h"
@@ -63,6 +64,28 @@ bj::object gate_of(const std::string& text) {
   return gate;
 }
 
+// "MON,FRI 22:00-04:00 Europe/Oslo": days and time zone may be left out.
+bj::object window_of(const std::string& text) {
+  bj::object window;
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    if (const std::size_t dash = word.find('-'); word.find(':') < dash) {
+      window["from"] = word.substr(0, dash);
+      window["to"] = dash == std::string::npos ? "" : word.substr(dash + 1);
+    } else if (window.contains("from")) {
+      window["time_zone"] = word;
+    } else {
+      bj::array days;
+      for (const std::string& day : split(word)) days.emplace_back(day);
+      window["days"] = std::move(days);
+    }
+  }
+  if (!window.contains("from"))
+    throw bad_flag("window", text,
+                   "say it as \"22:00-04:00\" or \"SAT,SUN 22:00-04:00 Europe/Oslo\"");
+  return window;
+}
+
 bj::object strategy(const Arguments& arguments) {
   bj::object out;
   const bool staged = arguments.has("stages");
@@ -79,6 +102,10 @@ bj::object strategy(const Arguments& arguments) {
   bj::array gates;
   for (const std::string& gate : arguments.values("gate")) gates.push_back(gate_of(gate));
   if (!gates.empty()) out["gates"] = std::move(gates);
+  bj::array windows;
+  for (const std::string& window : arguments.values("window")) windows.push_back(window_of(window));
+  if (!windows.empty()) out["windows"] = std::move(windows);
+  if (arguments.has("retries")) out["retries"] = number("retries", arguments.value("retries"), 0);
   for (const auto& [flag, key] :
        {std::pair{"max-updating", "max_updating"}, std::pair{"max-per-minute", "max_per_minute"}})
     if (arguments.has(flag)) out[key] = number(flag, arguments.value(flag), 1);
@@ -89,7 +116,8 @@ bj::object strategy(const Arguments& arguments) {
     out["on_failure"] = policy == "stop" ? "STOP" : policy == "pause" ? "PAUSE" : "ROLL_BACK";
   }
   for (const auto& [flag, key] :
-       {std::pair{"offline-patience", "offline_patience"}, std::pair{"start-at", "start_at"}})
+       {std::pair{"offline-patience", "offline_patience"}, std::pair{"start-at", "start_at"},
+        std::pair{"retry-after", "retry_after"}})
     if (arguments.has(flag)) out[key] = arguments.value(flag);
   if (arguments.has("spread-over")) out["spread_over"] = arguments.value("spread-over");
   if (arguments.has("approval")) out["approval"] = true;
@@ -231,6 +259,11 @@ Command deploy_command() {
                          {"max-updating", "N", "devices at the same time"},
                          {"max-per-minute", "N", "devices that begin"},
                          {"on-failure", "WHAT", "stop (default), pause or rollback"},
+                         {"window", "WHEN",
+                          "devices begin in it only: \"SAT,SUN 22:00-04:00 Europe/Oslo\"; without "
+                          "a zone by each device's clock; may stand several times"},
+                         {"retries", "N", "how often a device that failed gets it again"},
+                         {"retry-after", "DURATION", "how long after it failed (5m)"},
                          {"offline-patience", "DURATION", "for devices that are away (24h)"},
                          {"start-at", "TIME", "when it begins (RFC 3339)"},
                          {"approval", "", "a second person must approve it"},

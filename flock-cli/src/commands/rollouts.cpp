@@ -3,12 +3,11 @@
 
 #include <boost/json.hpp>
 #include <cstdio>
-#include <utility>
 
 #include "base/bytes.h"
 #include "base/json.h"
-#include "base/time.h"
 #include "commands/releases.h"
+#include "commands/rollout_screen.h"
 #include "input.h"
 
 namespace flock::cli {
@@ -21,67 +20,6 @@ const std::vector<Column> kColumns = {
     {"STAGE", "stage"},        {"CONFIRMED", "counts.confirmed"}, {"FAILED", "counts.failed"},
     {"TOTAL", "counts.total"}, {"STARTED", "created_at"},         {"REASON", "reason"}};
 
-std::string bar(std::int64_t done, std::int64_t total) {
-  constexpr std::int64_t kWidth = 18;
-  const std::int64_t full = total > 0 ? done * kWidth / total : 0;
-  std::string out;
-  for (std::int64_t i = 0; i < kWidth; ++i) out += i < full ? "█" : "░";
-  return out;
-}
-
-bool has_ended(const std::string& state) {
-  for (const char* end : {"COMPLETED", "FAILED", "ABORTED", "ROLLED_BACK", "SUPERSEDED"})
-    if (state == end) return true;
-  return false;
-}
-
-// 0 from a server that knew none.
-std::size_t stages_of(const bj::value& rollout) {
-  const bj::value* stages = rollout.as_object().if_contains("stages");
-  return stages != nullptr ? stages->as_array().size() : 0;
-}
-
-// `said`: what the rollout waited for when it was last shown.
-void show_event(const Output& output, const net::SseEvent& event, std::string& said) {
-  if (output.format == Format::kJson) {
-    std::printf("{\"event\":\"%s\",\"data\":%s}\n", event.event.c_str(), event.data.c_str());
-    return;
-  }
-  const bj::value data = json::parse(event.data);
-  const std::string clock = to_rfc3339(system_clock().now()).substr(11, 8);
-  if (event.event == "device") {
-    const std::string state = value_at(data, "state"), reason = value_at(data, "reason");
-    const char* sign = state == "CONFIRMED" ? "✓" : state == "FAILED" ? "✗" : "…";
-    std::string column = state;
-    if (!reason.empty()) column.append(state.size() < 12 ? 13 - state.size() : 1, ' ');
-    std::printf("%s  %s %-24s %s%s\n", clock.c_str(), painted(output, state, sign).c_str(),
-                printable(value_at(data, "name")).c_str(), painted(output, state, column).c_str(),
-                printable(reason).c_str());
-  } else if (event.event == "rollout") {
-    const bj::object& counts = data.at("counts").as_object();
-    const std::int64_t confirmed = counts.at("confirmed").to_number<std::int64_t>(),
-                       total = counts.at("total").to_number<std::int64_t>(),
-                       failed = counts.at("failed").to_number<std::int64_t>();
-    std::printf("%s  rollout of %s  %s  %lld/%lld confirmed", clock.c_str(),
-                value_at(data, "release.version").c_str(), bar(confirmed, total).c_str(),
-                static_cast<long long>(confirmed), static_cast<long long>(total));
-    if (failed > 0) std::printf(", %lld failed", static_cast<long long>(failed));
-    const std::string reason = value_at(data, "reason"), state = value_at(data, "state");
-    if (const std::size_t stages = stages_of(data); stages > 1)
-      std::printf("  stage %s of %zu", value_at(data, "stage").c_str(), stages);
-    if (state != "RUNNING") std::printf("  %s", painted(output, state, state).c_str());
-    std::puts("");
-    if (reason != std::exchange(said, reason) && !data.as_object().contains("ended_at"))
-      std::printf("          %s\n", printable(reason).c_str());
-  } else if (event.event == "end") {
-    const std::string state = value_at(data, "state");
-    const std::string reason = value_at(data, "reason");
-    std::printf("%s  %s%s\n", clock.c_str(), painted(output, state, state).c_str(),
-                (reason.empty() ? "" : " " + printable(reason)).c_str());
-  }
-  std::fflush(stdout);
-}
-
 }  // namespace
 
 int watch_rollout(Session& s, const std::string& id) {
@@ -89,12 +27,13 @@ int watch_rollout(Session& s, const std::string& id) {
     std::fprintf(stderr,
                  "Ctrl-C detaches; the rollout goes on. Attach again: flock rollouts watch %s\n",
                  id.c_str());
-  std::string state, said;
+  std::string state;
+  RolloutPrinter printer(s.output);
   s.client.events("/v1/rollouts/" + url_encode(id) + "/events", [&](const net::SseEvent& event) {
-    show_event(s.output, event, said);
+    printer.show(event);
     if (event.event != "end") return true;
     state = value_at(json::parse(event.data), "state");
-    return !has_ended(state);  // the stream was only old
+    return !rollout_has_ended(state);  // the stream was only old
   });
   return state == "COMPLETED" ? 0 : 9;
 }
@@ -157,6 +96,17 @@ int timeline(Session& s) {
   return 0;
 }
 
+int failures(Session& s) {
+  print(s.output, s.client.get(path_of(s) + "/failures"),
+        {{"CAUSE", "cause"},
+         {"DEVICES", "devices"},
+         {"LAST", "last_at"},
+         {"AS", "names"},
+         {"EXAMPLE", "example"}},
+        "cause");
+  return 0;
+}
+
 // What is so about a device in a rollout, as one would say it.
 std::string sentence(const bj::value& rollout, const bj::value& device) {
   const std::string state = value_at(device, "state"), reason = value_at(device, "reason"),
@@ -213,8 +163,8 @@ int order(Session& s) {
   print(s.output, s.client.post(path_of(s) + "/actions/" + action, bj::object{}), kColumns, "id");
   return 0;
 }
-constexpr char kApprove[] = "approve", kPause[] = "pause", kResume[] = "resume",
-               kAdvance[] = "advance", kFinish[] = "finish", kAbort[] = "abort",
+constexpr char kApprove[] = "approve", kPause[] = "pause", kResume[] = "resume", kSkip[] = "skip",
+               kRetry[] = "retry", kAdvance[] = "advance", kFinish[] = "finish", kAbort[] = "abort",
                kRollBack[] = "roll-back";
 
 // What changes devices in ways that somebody may not expect is asked about.
@@ -231,7 +181,7 @@ int status(Session& s) {
       s.client.get("/v1/rollouts/" + url_encode(s.arguments.word(0, "a rollout id")));
   print(s.output, rollout, kColumns, "id");
   const std::string state = value_at(rollout, "state");
-  return state == "COMPLETED" ? 0 : has_ended(state) ? 9 : 8;
+  return state == "COMPLETED" ? 0 : rollout_has_ended(state) ? 9 : 8;
 }
 
 }  // namespace
@@ -263,6 +213,11 @@ Command rollouts_command() {
                      .summary = "what a device waits for, or what became of it",
                      .words = {Kind::kRollout, Kind::kDevice},
                      .run = why},
+                    {.name = "failures",
+                     .usage = "ID",
+                     .summary = "why devices failed, by cause",
+                     .words = {Kind::kRollout},
+                     .run = failures},
                     {.name = "approve",
                      .usage = "ID",
                      .summary = "lets one begin that somebody else made",
@@ -278,6 +233,16 @@ Command rollouts_command() {
                      .summary = "goes on; failures up to now count no more",
                      .words = {Kind::kRollout},
                      .run = order<kResume>},
+                    {.name = "skip",
+                     .usage = "ID",
+                     .summary = "watches the open stage no longer; its gates still count",
+                     .words = {Kind::kRollout},
+                     .run = order<kSkip>},
+                    {.name = "retry",
+                     .usage = "ID",
+                     .summary = "devices that failed get the release again",
+                     .words = {Kind::kRollout},
+                     .run = order<kRetry>},
                     {.name = "advance",
                      .usage = "ID",
                      .summary = "the next stage begins, whatever the gates say",

@@ -38,6 +38,10 @@ inline constexpr const char* kProvisioningKeyUse =
     "UPDATE provisioning_keys SET uses = uses + 1 WHERE org_id = $1 AND id = $2 AND revoked_at IS "
     "NULL AND ($3::boolean OR ((max_uses IS NULL OR uses < max_uses) AND (expires_at IS NULL OR "
     "expires_at > now()))) RETURNING id";
+// Of a key without a limit. Does not wait for the disk: a crash may forget the last few.
+inline constexpr const char* kProvisioningKeyCount =
+    "UPDATE provisioning_keys SET uses = uses + 1 WHERE org_id = $1 AND id = $2 AND "
+    "set_config('synchronous_commit', 'off', true) = 'off'";
 
 // What the key gives to a device that it let in.
 inline constexpr const char* kDeviceLabelsOfKey =

@@ -82,77 +82,157 @@ inline constexpr const char* kRolloutDecisions =
     "SELECT id, flock_ms(at) AS at, step, actor, state, stage, devices, why, seen FROM "
     "rollout_decisions WHERE org_id = $1 AND rollout_id = $2 AND ($3::bigint = 0 OR id < "
     "$3::bigint) ORDER BY id DESC LIMIT $4::bigint";
-// domain::StageCounts, measured. $3: the open stage.
+// domain::StageCounts, from the tallies (migration 0016); NULL is 0. $3: the open stage.
 inline constexpr const char* kStageCounts =
-    "SELECT count(*) AS total, count(*) FILTER (WHERE superseded) AS superseded,"
-    " count(*) FILTER (WHERE open AND online) AS updating,"
-    " count(*) FILTER (WHERE open AND NOT online) AS offline,"
-    " count(*) FILTER (WHERE state = 'CONFIRMED') AS confirmed,"
-    " count(*) FILTER (WHERE state = 'FAILED') AS failed,"
-    " count(*) FILTER (WHERE began_at > now() - interval '1 minute') AS began_lately,"
-    " count(*) FILTER (WHERE state = 'WAITING' AND stage <= $3::integer AND online) AS "
+    "SELECT sum(count) AS total,"
+    " sum(count) FILTER (WHERE state = 'SUPERSEDED') AS superseded,"
+    " sum(count) FILTER (WHERE open AND online) AS updating,"
+    " sum(count) FILTER (WHERE open AND NOT online) AS offline,"
+    " sum(count) FILTER (WHERE state = 'CONFIRMED') AS confirmed,"
+    " sum(count) FILTER (WHERE state = 'FAILED') AS failed,"
+    " sum(count) FILTER (WHERE began_at > now() - interval '1 minute') AS began_lately,"
+    " sum(count) FILTER (WHERE state = 'WAITING' AND stage <= $3::integer AND online) AS "
     "waiting_online,"
-    " count(*) FILTER (WHERE state = 'WAITING' AND stage <= $3::integer AND NOT online) AS "
+    " sum(count) FILTER (WHERE state = 'WAITING' AND stage <= $3::integer AND NOT online) AS "
     "waiting_offline,"
-    " count(*) FILTER (WHERE stage = $3::integer AND state IN ('CONFIRMED', 'FAILED')) AS "
+    " sum(count) FILTER (WHERE stage = $3::integer AND state IN ('CONFIRMED', 'FAILED')) AS "
     "stage_settled,"
-    " count(*) FILTER (WHERE stage = $3::integer AND (open OR state = 'WAITING') AND NOT online) "
+    " sum(count) FILTER (WHERE stage = $3::integer AND (open OR state = 'WAITING') AND NOT online) "
     "AS stage_away,"
-    " count(*) FILTER (WHERE reached AND online) AS online,"
-    " count(*) FILTER (WHERE state = 'CONFIRMED' AND unhealthy) AS unhealthy,"
-    " count(*) FILTER (WHERE reached AND restarting) AS restarting,"
-    " count(*) FILTER (WHERE state = 'CONFIRMED' AND lately) AS confirmed_lately,"
-    " count(*) FILTER (WHERE state = 'FAILED' AND lately) AS failed_lately,"
-    " count(*) FILTER (WHERE reached AND wants_it) AS to_return,"
-    " count(*) FILTER (WHERE state = 'ROLLING_BACK' AND online) AS returning,"
-    " count(*) FILTER (WHERE state = 'ROLLING_BACK' AND NOT online) AS returning_offline,"
-    " count(*) FILTER (WHERE state = 'ROLLED_BACK') AS returned,"
-    " count(*) FILTER (WHERE state = 'ROLLBACK_FAILED') AS stuck,"
-    " min(reason) FILTER (WHERE state = 'FAILED') AS first_failure,"
-    " min(reason) FILTER (WHERE state = 'ROLLBACK_FAILED') AS first_stuck"
-    " FROM (SELECT x.state, x.stage, x.reason, x.began_at, x.unhealthy, x.restarting, d.online, "
-    "x.state = 'SUPERSEDED' AS superseded, x.state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', "
-    "'STARTING', 'SOAKING') AS open, x.state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', "
-    "'STARTING', 'SOAKING', 'CONFIRMED', 'FAILED') AS reached, x.updated_at > now() - interval "
-    "'10 minutes' AS lately, x.desired_version > 0 AND d.desired_rollout_id = x.rollout_id AS "
-    "wants_it FROM rollout_devices x JOIN devices d ON d.org_id = x.org_id AND d.id = x.device_id "
-    "WHERE x.org_id = $1 AND x.rollout_id = $2) x";
+    " sum(count) FILTER (WHERE reached AND online) AS online,"
+    " sum(count) FILTER (WHERE state = 'CONFIRMED' AND unhealthy) AS unhealthy,"
+    " sum(count) FILTER (WHERE reached AND restarting) AS restarting,"
+    " sum(count) FILTER (WHERE state = 'CONFIRMED' AND lately) AS confirmed_lately,"
+    " sum(count) FILTER (WHERE state = 'FAILED' AND lately) AS failed_lately,"
+    " sum(count) FILTER (WHERE reached AND wanted) AS to_return,"
+    " sum(count) FILTER (WHERE state = 'ROLLING_BACK' AND online) AS returning,"
+    " sum(count) FILTER (WHERE state = 'ROLLING_BACK' AND NOT online) AS returning_offline,"
+    " sum(count) FILTER (WHERE state = 'ROLLED_BACK') AS returned,"
+    " sum(count) FILTER (WHERE state = 'ROLLBACK_FAILED') AS stuck"
+    " FROM (SELECT t.*, t.state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', 'STARTING', 'SOAKING') "
+    "AS open, t.state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', 'STARTING', 'SOAKING', "
+    "'CONFIRMED', 'FAILED') AS reached, t.settled_at > now() - interval '10 minutes' AS lately "
+    "FROM rollout_tallies t WHERE t.org_id = $1 AND t.rollout_id = $2) t";
+// Why a device failed ($3: FAILED or ROLLBACK_FAILED); the same one each time.
+inline constexpr const char* kFirstFailure =
+    "SELECT reason FROM rollout_devices WHERE org_id = $1 AND rollout_id = $2 AND state = $3 AND "
+    "state IN ('FAILED', 'ROLLBACK_FAILED') ORDER BY left(reason, 200) LIMIT 1";
+// Puts the tallies of a rollout together.
+inline constexpr const char* kTalliesFold =
+    "WITH gone AS (DELETE FROM rollout_tallies WHERE org_id = $1 AND rollout_id = $2 RETURNING "
+    "*) INSERT INTO rollout_tallies(org_id, rollout_id, stage, state, online, wanted, unhealthy, "
+    "restarting, began_at, settled_at, count) SELECT org_id, rollout_id, stage, state, online, "
+    "wanted, unhealthy, restarting, CASE WHEN began_at > now() - interval '1 minute' THEN began_at "
+    "ELSE '-infinity' END, CASE WHEN settled_at > now() - interval '10 minutes' THEN settled_at "
+    "ELSE '-infinity' END, sum(count) FROM gone GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 HAVING "
+    "sum(count) <> 0";
+// Rollouts with so many tallies that they should be put together, ended ones too.
+inline constexpr const char* kTalliesMany =
+    "SELECT org_id, rollout_id FROM rollout_tallies GROUP BY org_id, rollout_id HAVING count(*) > "
+    "$1::bigint";
+// What devices came, went or were revoked since: rollouts know of it from now on. An ended rollout
+// needs to know only what it could take back.
+inline constexpr const char* kDeviceTurns =
+    "WITH gone AS (DELETE FROM device_turns RETURNING device_id), turned AS (SELECT d.id, "
+    "d.org_id, d.online, d.revoked_at IS NOT NULL AS revoked FROM devices d WHERE d.id IN (SELECT "
+    "device_id FROM gone)), told AS (SELECT x.rollout_id, x.device_id, t.online, t.revoked AND "
+    "r.ended_at IS NULL AND x.state IN ('WAITING', 'PENDING', 'DELIVERED', 'DOWNLOADING', "
+    "'STARTING', 'SOAKING') AS lost FROM turned t JOIN rollout_devices x ON x.org_id = t.org_id "
+    "AND x.device_id = t.id JOIN rollouts r ON r.org_id = x.org_id AND r.id = x.rollout_id WHERE "
+    "r.ended_at IS NULL OR x.wanted FOR NO KEY UPDATE OF x) UPDATE rollout_devices x SET online = "
+    "t.online, state = CASE "
+    "WHEN t.lost THEN 'FAILED' ELSE x.state END, reason = CASE WHEN t.lost THEN 'device_revoked: "
+    "the device was revoked' ELSE x.reason END, updated_at = CASE WHEN t.lost THEN now() ELSE "
+    "x.updated_at END FROM told t WHERE x.rollout_id = t.rollout_id AND x.device_id = t.device_id "
+    "AND (t.lost OR x.online <> t.online)";
 // $4 of the devices that wait begin; with $5 only those that are online. Those that are go first.
 inline constexpr const char* kRolloutLetGo =
     "UPDATE rollout_devices x SET state = 'PENDING', began_at = now(), updated_at = now() FROM "
+    "((SELECT w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND w.rollout_id = $2 AND "
+    "w.state = 'WAITING' AND w.online AND w.stage <= $3::integer ORDER BY w.stage, w.place LIMIT "
+    "$4::bigint) UNION ALL (SELECT w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND "
+    "w.rollout_id = $2 AND w.state = 'WAITING' AND NOT w.online AND NOT $5::boolean AND w.stage <= "
+    "$3::integer ORDER BY w.stage, w.place LIMIT $4::bigint) LIMIT $4::bigint) chosen WHERE "
+    "x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = chosen.device_id AND x.state = "
+    "'WAITING'";
+// The time zone of a device: what somebody said, or what it said of itself
+// (domain/maintenance_window.h).
+#define FLOCK_TIME_ZONE "coalesce(d.attributes ->> 'time_zone', d.hardware ->> 'time_zone', '')"
+// Those of the stages up to $3 that wait, by time zone.
+inline constexpr const char* kWaitingByZone =
+    "SELECT " FLOCK_TIME_ZONE
+    " AS zone, count(*) FILTER (WHERE x.online) AS online, count(*) "
+    "FILTER (WHERE NOT x.online) AS offline FROM rollout_devices x JOIN devices d ON d.org_id = "
+    "x.org_id AND d.id = x.device_id WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.state = "
+    "'WAITING' AND x.stage <= $3::integer GROUP BY 1";
+// The same in maintenance windows: of the devices in the time zones $5, and only those that are
+// online.
+inline constexpr const char* kRolloutLetGoIn =
+    "UPDATE rollout_devices x SET state = 'PENDING', began_at = now(), updated_at = now() FROM "
     "(SELECT w.device_id FROM rollout_devices w JOIN devices d ON d.org_id = w.org_id AND d.id = "
-    "w.device_id WHERE w.org_id = $1 AND w.rollout_id = $2 AND w.state = 'WAITING' AND w.stage <= "
-    "$3::integer AND (d.online OR NOT $5::boolean) ORDER BY d.online DESC, w.place LIMIT "
-    "$4::bigint) chosen WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = "
-    "chosen.device_id AND x.state = 'WAITING'";
+    "w.device_id WHERE w.org_id = $1 AND w.rollout_id = $2 AND w.state = 'WAITING' AND w.online "
+    "AND w.stage <= $3::integer AND " FLOCK_TIME_ZONE
+    " = ANY($5::text[]) ORDER BY w.stage, w.place LIMIT $4::bigint) chosen WHERE x.org_id = $1 AND "
+    "x.rollout_id = $2 AND x.device_id = chosen.device_id AND x.state = 'WAITING'";
 // Devices that still are to run the release of the rollout get their way back.
 inline constexpr const char* kRolloutReturn =
     "UPDATE rollout_devices x SET state = 'ROLLING_BACK', desired_version = 0, updated_at = now() "
-    "FROM (SELECT w.device_id FROM rollout_devices w JOIN devices d ON d.org_id = w.org_id AND "
-    "d.id = w.device_id WHERE w.org_id = $1 AND w.rollout_id = $2 AND w.desired_version > 0 AND "
-    "d.desired_rollout_id = w.rollout_id AND w.state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', "
-    "'STARTING', 'SOAKING', 'CONFIRMED', 'FAILED') ORDER BY d.online DESC, w.place LIMIT "
-    "$3::bigint) chosen WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = "
-    "chosen.device_id";
-// What did not begin never will.
+    "FROM (SELECT w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND w.rollout_id = $2 AND "
+    "w.wanted AND w.state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', 'STARTING', 'SOAKING', "
+    "'CONFIRMED', 'FAILED') ORDER BY w.online DESC, w.place LIMIT $3::bigint) chosen WHERE "
+    "x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = chosen.device_id";
+// What did not begin never will. What waited for another try has the release still.
 inline constexpr const char* kRolloutSkip =
-    "UPDATE rollout_devices SET state = 'SKIPPED', reason = 'the rollout ended before its turn', "
-    "updated_at = now() WHERE org_id = $1 AND rollout_id = $2 AND (state = 'WAITING' OR (state = "
-    "'PENDING' AND desired_version = 0))";
+    "UPDATE rollout_devices SET state = CASE WHEN wanted THEN 'FAILED' ELSE 'SKIPPED' END, reason "
+    "= CASE WHEN wanted THEN 'it failed, and the rollout ended before it was tried again' ELSE "
+    "'the rollout ended before its turn' END, updated_at = now() WHERE org_id = $1 AND rollout_id "
+    "= $2 AND (state = 'WAITING' OR (state = 'PENDING' AND desired_version = 0))";
+// Whose windows have passed while they were away.
+inline constexpr const char* kRolloutLeaveOut =
+    "UPDATE rollout_devices SET state = 'SKIPPED', reason = 'it was away while its maintenance "
+    "windows were open', updated_at = now() WHERE org_id = $1 AND rollout_id = $2 AND state = "
+    "'WAITING'";
+// Those that failed and wait for another of $3 tries, $4 ms after the last.
+#define FLOCK_RETRIABLE                                                                          \
+  " x.org_id = $1 AND x.rollout_id = $2 AND x.state = 'FAILED' AND x.retries < $3::integer AND " \
+  "d.org_id = x.org_id AND d.id = x.device_id AND d.revoked_at IS NULL AND d.removed_at IS NULL "
+inline constexpr const char* kRetryCounts =
+    "SELECT count(*) FILTER (WHERE due) AS due, count(*) FILTER (WHERE NOT due) AS later FROM "
+    "(SELECT x.updated_at <= now() - $4::bigint * interval '1 millisecond' AS due FROM "
+    "rollout_devices x, devices d WHERE" FLOCK_RETRIABLE ") x";
+#define FLOCK_RETRY                                                                          \
+  "UPDATE rollout_devices x SET state = 'WAITING', reason = NULL, desired_version = 0, "     \
+  "unhealthy = false, restarting = false, retries = x.retries + 1, updated_at = now() FROM " \
+  "devices d WHERE"
+inline constexpr const char* kRolloutRetry =
+    FLOCK_RETRY FLOCK_RETRIABLE "AND x.updated_at <= now() - $4::bigint * interval '1 millisecond'";
+// By an operator: whoever failed, and whoever an end kept from its turn, unless a newer deployment
+// has it.
+inline constexpr const char* kRolloutRetryAll = FLOCK_RETRY
+    " x.org_id = $1 AND x.rollout_id = $2 AND x.state IN ('FAILED', 'SKIPPED') AND d.org_id = "
+    "x.org_id AND d.id = x.device_id AND d.revoked_at IS NULL AND d.removed_at IS NULL AND NOT "
+    "EXISTS (SELECT 1 FROM rollout_devices y WHERE y.org_id = x.org_id AND y.device_id = "
+    "x.device_id AND y.rollout_id > x.rollout_id)";
+// Why devices failed, the most frequent cause first: what stands before the first colon, with up to
+// five devices of each.
+inline constexpr const char* kRolloutFailures =
+    "SELECT split_part(coalesce(x.reason, ''), ':', 1) AS cause, count(*) AS devices, "
+    "(array_agg(x.reason ORDER BY x.updated_at DESC))[1] AS example, "
+    "flock_ms(min(x.updated_at)) AS first_at, flock_ms(max(x.updated_at)) AS last_at, "
+    "array_to_json((array_agg(d.name ORDER BY x.updated_at DESC))[1:5])::text AS names FROM "
+    "rollout_devices x JOIN devices d ON d.org_id = x.org_id AND d.id = x.device_id WHERE "
+    "x.org_id = $1 AND x.rollout_id = $2 AND x.state IN ('FAILED', 'ROLLBACK_FAILED') GROUP BY 1 "
+    "ORDER BY 2 DESC, 1 LIMIT 100";
 // Only while a device is there does its time pass: $3 ms since it said something or came.
 inline constexpr const char* kRolloutTimeouts =
     "UPDATE rollout_devices x SET state = CASE WHEN x.state = 'ROLLING_BACK' THEN "
     "'ROLLBACK_FAILED' ELSE 'FAILED' END, reason = 'the device did not confirm in time', "
     "updated_at = now() FROM devices d WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.state IN "
     "('DELIVERED', 'DOWNLOADING', 'STARTING', 'SOAKING', 'ROLLING_BACK') AND x.desired_version > 0 "
-    "AND x.updated_at < now() - $3::bigint * interval '1 millisecond' AND d.org_id = x.org_id AND "
-    "d.id = x.device_id AND d.online AND coalesce(d.turned_at < now() - $3::bigint * interval '1 "
+    "AND x.online AND x.updated_at < now() - $3::bigint * interval '1 millisecond' AND d.org_id = "
+    "x.org_id AND d.id = x.device_id AND d.online AND coalesce(d.turned_at < now() - $3::bigint * "
+    "interval '1 "
     "millisecond', true)";
-inline constexpr const char* kRolloutRevoked =
-    "UPDATE rollout_devices x SET state = 'FAILED', reason = 'device_revoked: the device was "
-    "revoked', updated_at = now() FROM devices d WHERE x.org_id = $1 AND x.rollout_id = $2 AND "
-    "d.org_id = x.org_id AND d.id = x.device_id AND d.revoked_at IS NOT NULL AND x.state IN "
-    "('WAITING', 'PENDING', 'DELIVERED', 'DOWNLOADING', 'STARTING', 'SOAKING')";
 
 // --- The part of one device
 // Those that have begun, or go back, and have no desired state for it yet.
@@ -172,10 +252,12 @@ inline constexpr const char* kRolloutMakeLock =
     "AND x.rollout_id = $2 AND x.device_id = $3 AND x.desired_version = 0 AND x.state IN "
     "('PENDING', 'ROLLING_BACK') AND d.removed_at IS NULL AND d.revoked_at IS NULL FOR UPDATE OF "
     "x, d";
-// Before the device wants it: what it wants now is where it goes back to.
+// Before the device wants it: what it wants now is where it goes back to. At another try it wants
+// this release already.
 inline constexpr const char* kRolloutDeviceMade =
-    "UPDATE rollout_devices x SET desired_version = $4::bigint, previous_release_id = CASE WHEN "
-    "x.state = 'PENDING' THEN d.desired_release_id ELSE x.previous_release_id END, updated_at = "
+    "UPDATE rollout_devices x SET desired_version = $4::bigint, wanted = true, previous_release_id "
+    "= CASE WHEN x.state = 'PENDING' AND d.desired_rollout_id IS DISTINCT FROM x.rollout_id THEN "
+    "d.desired_release_id ELSE x.previous_release_id END, updated_at = "
     "now() FROM devices d WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = $3 AND "
     "d.org_id = x.org_id AND d.id = x.device_id";
 inline constexpr const char* kRolloutDeviceFailed =
@@ -184,15 +266,20 @@ inline constexpr const char* kRolloutDeviceFailed =
     "device_id = $3";
 // A newcomer begins at once.
 inline constexpr const char* kRolloutNewcomer =
-    "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, place, stage, began_at) "
-    "SELECT $1, r.id, $3, 'PENDING', 1000000000, r.stage, now() FROM rollouts r WHERE r.org_id = "
-    "$1 AND r.id = $2 ON CONFLICT (rollout_id, device_id) DO NOTHING";
+    "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, online, place, stage, "
+    "began_at) SELECT $1, r.id, d.id, 'PENDING', d.online, 1000000000, r.stage, now() FROM "
+    "rollouts r JOIN devices d ON d.org_id = r.org_id AND d.id = $3::uuid WHERE r.org_id = $1 AND "
+    "r.id = $2 ON CONFLICT (rollout_id, device_id) DO NOTHING";
 inline constexpr const char* kSupersede =
     "UPDATE rollout_devices x SET state = 'SUPERSEDED', reason = 'a newer deployment took the "
     "device', updated_at = now() FROM rollouts r"
     " WHERE x.org_id = $1 AND x.device_id = $2 AND x.rollout_id <> $3 AND r.id = x.rollout_id AND "
     "r.ended_at IS NULL AND x.state NOT IN ('CONFIRMED', 'FAILED', 'SUPERSEDED', 'ROLLED_BACK', "
     "'ROLLBACK_FAILED', 'SKIPPED')";
+// What it ran for another rollout, nobody can take back any more.
+inline constexpr const char* kWantedElsewhere =
+    "UPDATE rollout_devices SET wanted = false WHERE org_id = $1 AND device_id = $2 AND rollout_id "
+    "<> $3 AND wanted";
 inline constexpr const char* kDeviceWant =
     "UPDATE devices SET desired_version = $3::bigint, desired_release_id = $4::uuid, "
     "desired_rollout_id = $5, desired = $6::bytea, desired_stale = false WHERE org_id = $1 AND id "
@@ -237,25 +324,28 @@ inline constexpr const char* kRolloutUnsettled =
     "'ROLLED_BACK') ORDER BY device_id::text LIMIT 1000";
 
 // --- What people see of it
-#define FLOCK_ROLLOUT_COLUMNS                                                                  \
-  "SELECT r.id, r.deployment_id, r.fleet_id, r.state, r.reason, flock_ms(r.created_at) AS "    \
+#define FLOCK_IN_STATE(state, name) \
+  ", coalesce(sum(x.count) FILTER (WHERE x.state = '" state "'), 0)::bigint AS " name
+#define FLOCK_ROLLOUT_COLUMNS \
+  "SELECT r.id, r.deployment_id, r.fleet_id, r.state, r.reason, flock_ms(r.created_at) AS " \
   "created_at, flock_ms(r.ended_at) AS ended_at, r.stage, array_to_string(r.stage_ends, ',') " \
-  "AS stage_ends, r.gates, p.strategy,"                                                        \
-  " l.id AS release_id, l.version AS release_version, count(x.*) AS total,"                    \
-  " count(*) FILTER (WHERE x.state = 'WAITING') AS waiting,"                                   \
-  " count(*) FILTER (WHERE x.state = 'PENDING') AS pending, count(*) FILTER (WHERE x.state = " \
-  "'DELIVERED') AS delivered,"                                                                 \
-  " count(*) FILTER (WHERE x.state = 'DOWNLOADING') AS downloading, count(*) FILTER (WHERE "   \
-  "x.state = 'STARTING') AS starting,"                                                         \
-  " count(*) FILTER (WHERE x.state = 'SOAKING') AS soaking, count(*) FILTER (WHERE x.state = " \
-  "'CONFIRMED') AS confirmed,"                                                                 \
-  " count(*) FILTER (WHERE x.state = 'FAILED') AS failed, count(*) FILTER (WHERE x.state = "   \
-  "'SUPERSEDED') AS superseded, count(*) FILTER (WHERE x.state = 'SKIPPED') AS skipped,"       \
-  " count(*) FILTER (WHERE x.state = 'ROLLING_BACK') AS rolling_back, count(*) FILTER (WHERE " \
-  "x.state = 'ROLLED_BACK') AS rolled_back, count(*) FILTER (WHERE x.state = "                 \
-  "'ROLLBACK_FAILED') AS rollback_failed"                                                      \
-  " FROM rollouts r JOIN releases l ON l.id = r.release_id JOIN deployments p ON p.id = "      \
-  "r.deployment_id LEFT JOIN rollout_devices x ON x.rollout_id = r.id "
+  "AS stage_ends, r.gates, p.strategy," \
+  " l.id AS release_id, l.version AS release_version, coalesce(sum(x.count), 0)::bigint AS total" \
+  FLOCK_IN_STATE("WAITING", "waiting") \
+  FLOCK_IN_STATE("PENDING", "pending") \
+  FLOCK_IN_STATE("DELIVERED", "delivered") \
+  FLOCK_IN_STATE("DOWNLOADING", "downloading") \
+  FLOCK_IN_STATE("STARTING", "starting") \
+  FLOCK_IN_STATE("SOAKING", "soaking") \
+  FLOCK_IN_STATE("CONFIRMED", "confirmed") \
+  FLOCK_IN_STATE("FAILED", "failed") \
+  FLOCK_IN_STATE("SUPERSEDED", "superseded") \
+  FLOCK_IN_STATE("SKIPPED", "skipped") \
+  FLOCK_IN_STATE("ROLLING_BACK", "rolling_back") \
+  FLOCK_IN_STATE("ROLLED_BACK", "rolled_back") \
+  FLOCK_IN_STATE("ROLLBACK_FAILED", "rollback_failed") \
+  " FROM rollouts r JOIN releases l ON l.id = r.release_id JOIN deployments p ON p.id = " \
+  "r.deployment_id LEFT JOIN rollout_tallies x ON x.org_id = r.org_id AND x.rollout_id = r.id "
 inline constexpr const char* kRolloutList = FLOCK_ROLLOUT_COLUMNS
     "WHERE r.org_id = $1 AND ($2 = '' OR r.id::text < $2) GROUP BY r.id, l.id, p.id ORDER BY "
     "r.id::text DESC LIMIT $3::bigint";

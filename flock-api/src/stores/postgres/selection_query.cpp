@@ -26,7 +26,7 @@ std::string parts_of(const std::string& rollouts) {
          rollouts + "::uuid[]) AND " FLOCK_PART_IS_OPEN;
 }
 
-std::string free(DeviceWhere& builder, const Selection& selection) {
+std::string not_held(DeviceWhere& builder, const Selection& selection) {
   if (selection.held_by.empty()) return "";
   return " AND NOT EXISTS (SELECT " + parts_of(builder.list(selection.held_by)) + ")";
 }
@@ -56,21 +56,22 @@ std::string has_nothing_newer(const std::string& rollout) {
 // share of the whole is that share of each value, give or take one device.
 std::string spread_places(const std::string& devices, const std::string& rollout,
                           const std::string& label) {
-  return "SELECT s.org_id, s.id, row_number() OVER (ORDER BY (s.rank + s.start) / s.size, s.hash, "
-         "s.id) - 1 AS place FROM (SELECT v.org_id, v.id, v.hash, row_number() OVER (PARTITION BY "
+  return "SELECT s.org_id, s.id, s.online, row_number() OVER (ORDER BY (s.rank + s.start) / "
+         "s.size, s.hash, "
+         "s.id) - 1 AS place FROM (SELECT v.org_id, v.id, v.online, v.hash, row_number() OVER "
+         "(PARTITION BY "
          "v.value ORDER BY v.hash, v.id) - 1 AS rank, count(*) OVER (PARTITION BY v.value) AS "
          "size, (hashtextextended(" +
          rollout +
          "::text || v.value, 1) & 1048575) / 1048576::double precision AS start FROM (SELECT "
-         "d.org_id, d.id, "
-         "hashtextextended(" +
+         "d.org_id, d.id, d.online, hashtextextended(" +
          rollout + "::text || d.id::text, 0) AS hash, coalesce(d.labels ->> " + label +
          "::text, '') AS value FROM devices d " + devices + ") v) s";
 }
 
 std::string chance_places(const std::string& devices, const std::string& rollout) {
-  return "SELECT d.org_id, d.id, row_number() OVER (ORDER BY hashtextextended(" + rollout +
-         "::text || d.id::text, 0), d.id) - 1 AS place FROM devices d " + devices;
+  return "SELECT d.org_id, d.id, d.online, row_number() OVER (ORDER BY hashtextextended(" +
+         rollout + "::text || d.id::text, 0), d.id) - 1 AS place FROM devices d " + devices;
 }
 
 }  // namespace
@@ -126,14 +127,17 @@ Statement rollout_assign(const Selection& selection, const std::string& rollout,
                          const std::string& spread_over, TimePoint now) {
   DeviceWhere builder(selection.org);
   const std::string mine = builder.bind(rollout);
-  const std::string devices = selected(builder, selection.selector, now) + free(builder, selection);
+  const std::string devices =
+      selected(builder, selection.selector, now) + not_held(builder, selection);
   const std::string places = spread_over.empty()
                                  ? chance_places(devices, mine)
                                  : spread_places(devices, mine, builder.bind(spread_over));
   // Devices that came since they were counted are in the last stage.
   return {
-      "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, place, stage) SELECT "
-      "o.org_id, r.id, o.id, 'WAITING', o.place, least(width_bucket(o.place, r.stage_ends), "
+      "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, online, place, stage) "
+      "SELECT "
+      "o.org_id, r.id, o.id, 'WAITING', o.online, o.place, least(width_bucket(o.place, "
+      "r.stage_ends), "
       "array_length(r.stage_ends, 1) - 1) FROM (" +
           places + ") o JOIN rollouts r ON r.org_id = o.org_id AND r.id = " + mine + "::uuid",
       builder.take()};
@@ -143,17 +147,18 @@ Statement rollout_adopt(const Selection& selection, const std::string& rollout, 
   DeviceWhere builder(selection.org);
   const std::string mine = builder.bind(rollout);
   const std::string devices = selected(builder, selection.selector, now);
-  const std::string joining = free(builder, selection) + has_nothing_newer(mine);
+  const std::string joining = not_held(builder, selection) + has_nothing_newer(mine);
   // Those that are new to it first: few, however many it has.
   return {
-      "WITH fresh AS MATERIALIZED (SELECT d.org_id, d.id, d.desired_release_id, "
+      "WITH fresh AS MATERIALIZED (SELECT d.org_id, d.id, d.online, d.desired_release_id, "
       "d.desired_rollout_id FROM devices d " +
           devices +
           " AND NOT EXISTS (SELECT FROM rollout_devices e WHERE e.org_id = d.org_id AND "
           "e.rollout_id = " +
           mine +
           "::uuid AND e.device_id = d.id)) INSERT INTO rollout_devices(org_id, rollout_id, "
-          "device_id, state, place, stage) SELECT d.org_id, r.id, d.id, 'WAITING', 1000000000, "
+          "device_id, state, online, place, stage) SELECT d.org_id, r.id, d.id, 'WAITING', "
+          "d.online, 1000000000, "
           "r.stage FROM fresh d JOIN rollouts r ON r.org_id = d.org_id AND r.id = " +
           mine + "::uuid WHERE true" + joining + " ON CONFLICT DO NOTHING",
       builder.take()};
@@ -165,7 +170,7 @@ Statement rollout_newcomers(const Selection& selection, const std::string& rollo
   const std::string mine = builder.bind(rollout);
   const std::string matched = selected(builder, selection.selector, now) + " AND d.id = ANY(" +
                               builder.list(ids) + "::uuid[])";
-  const std::string joining = free(builder, selection) + has_nothing_newer(mine);
+  const std::string joining = not_held(builder, selection) + has_nothing_newer(mine);
   // What the whole fleet is to run comes before, when it has more weight or is newer.
   const std::string fleet_first =
       "EXISTS (SELECT FROM fleets f JOIN deployments q ON q.org_id = f.org_id AND q.id = "
@@ -175,8 +180,10 @@ Statement rollout_newcomers(const Selection& selection, const std::string& rollo
       mine + "::uuid AND (q.priority, q.id) > (p.priority, p.id))";
   return {"WITH matched AS (SELECT d.* FROM devices d " + matched + " AND NOT " + fleet_first +
               "), joined AS (INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, "
-              "place, stage, began_at) SELECT d.org_id, r.id, d.id, CASE WHEN r.ended_at IS NULL "
-              "THEN 'WAITING' ELSE 'PENDING' END, 1000000000, r.stage, CASE WHEN r.ended_at IS "
+              "online, place, stage, began_at) SELECT d.org_id, r.id, d.id, CASE WHEN r.ended_at "
+              "IS NULL "
+              "THEN 'WAITING' ELSE 'PENDING' END, d.online, 1000000000, r.stage, CASE WHEN "
+              "r.ended_at IS "
               "NOT NULL THEN now() END FROM matched d JOIN rollouts r ON r.org_id = d.org_id AND "
               "r.id = " +
               mine + "::uuid WHERE true" + joining +

@@ -81,6 +81,7 @@ Task<net::Reply> register_route(Call& call, Gate& gate) {
     registration.hostname = facts.optional_string("hostname", {.min = 0, .max = 100}).value_or("");
     for (const char* key : {"os", "kernel", "machine_id"})
       facts.optional_string(key, {.min = 0, .max = 200});
+    facts.optional_string("time_zone", {.min = 0, .max = 64});
     facts.optional_integer("memory_bytes", {});
     facts.optional_integer("cpus", {});
     facts.finish();

@@ -222,6 +222,25 @@ Task<net::Reply> list_decisions(Call& call) {
   co_return list_reply(std::move(items), page);
 }
 
+// There are few causes, so they come at once.
+Task<net::Reply> list_failures(Call& call) {
+  allow_query(call.request, {});
+  const std::string id = call.parameter("id");
+  co_await find_rollout(call.context, call.scope(), id);
+  const auto rows = co_await call.query(sql::kRolloutFailures, Params().text(call.org()).text(id));
+  bj::array items;
+  for (const Row& row : rows.rows) {
+    bj::object item{{"cause", row.text("cause")},
+                    {"devices", row.integer("devices")},
+                    {"names", json::parse(row.text("names"))}};
+    if (const auto example = row.optional_text("example")) item["example"] = *example;
+    set_time(item, "first_at", row.time("first_at"));
+    set_time(item, "last_at", row.time("last_at"));
+    items.push_back(std::move(item));
+  }
+  co_return json_reply(200, bj::object{{"items", std::move(items)}});
+}
+
 // The scheduler is woken, and would look soon anyway.
 Task<void> wake_scheduler(Call& call) {
   mqtt::Message hint;
@@ -266,6 +285,7 @@ void add_rollout_routes(Context& c) {
         list_rollout_devices);
   c.add(allowed("listRolloutDecisions", "GET", "/v1/rollouts/{id}/timeline", kReads),
         list_decisions);
+  c.add(allowed("listRolloutFailures", "GET", "/v1/rollouts/{id}/failures", kReads), list_failures);
   c.add(allowed("watchRollout", "GET", "/v1/rollouts/{id}/events", kReads), stream_rollout);
   const auto action = [&](const char* id, const char* name, domain::Order what) {
     c.add(allowed(id, "POST", std::string("/v1/rollouts/{id}/actions/") + name,
@@ -275,6 +295,8 @@ void add_rollout_routes(Context& c) {
   action("approveRollout", "approve", domain::Order::kApprove);
   action("pauseRollout", "pause", domain::Order::kPause);
   action("resumeRollout", "resume", domain::Order::kResume);
+  action("skipSoakOfRollout", "skip", domain::Order::kSkip);
+  action("retryRollout", "retry", domain::Order::kRetry);
   action("advanceRollout", "advance", domain::Order::kAdvance);
   action("finishRollout", "finish", domain::Order::kFinish);
   action("abortRollout", "abort", domain::Order::kAbort);

@@ -129,13 +129,17 @@ class SchedulerTarget final : public Target {
       wake_.reset();
       co_await step("beginning deployments", engine_.begin_deployments());
       co_await step("adopting newcomers", engine_.adopt_newcomers());
+      co_await step("hearing of devices", engine_.hear_of_devices());
       co_await step("advancing rollouts", engine_.advance());
       co_await step("telling of rollouts", driver_.tell_turns());
       co_await step("making desired states", desired_.make_begun());
       co_await step("making desired states anew", desired_.rebuild_stale());
       co_await step("publishing desired state", driver_.publish_desired());
       co_await step("clearing desired states", driver_.clear_removed());
-      if (round % kRereadEvery == 0) co_await step("rereading reports", driver_.reread_reports());
+      if (round % kRereadEvery == 0) {
+        co_await step("rereading reports", driver_.reread_reports());
+        co_await step("putting tallies together", engine_.fold_tallies());
+      }
       if (std::chrono::steady_clock::now() >= count_at) {
         co_await step("counting for the metrics", count());
         count_at = std::chrono::steady_clock::now() + kCountEvery;
