@@ -16,6 +16,7 @@
 #include "services/rollout_plan_json.h"
 #include "stores/postgres/database.h"
 #include "stores/postgres/rollout_statements.h"
+#include "stores/postgres/selection_query.h"
 
 using namespace flock;
 
@@ -101,8 +102,11 @@ class Bench {
         "WHERE org_id = $1 AND fleet_id = $3::uuid",
         Params().text(org_).text(bare).text(fleet_));
     keep_tallies(true);
-    const double plan = co_await time(
-        sql::kRolloutAssign, Params().text(org_).text(fleet_).text(std::nullopt).text(ours));
+    postgres::Selection selection{OrgId::trusted(org_)};
+    selection.selector.fleet = fleet_;
+    const postgres::Statement assign =
+        postgres::rollout_assign(selection, ours, "", system_clock().now());
+    const double plan = co_await time(assign.text.c_str(), assign.params);
     show("planning: membership and stages", plan, bare_plan, "the bare INSERT ... SELECT", 1.5);
     postgres_.execute("\\c flock\nVACUUM ANALYZE rollout_devices;");
     keep_tallies(false);
@@ -135,6 +139,10 @@ class Bench {
                             .text(release_)
                             .text(fleet_)
                             .text(std::nullopt)
+                            .text(std::string())
+                            .text(std::string("DYNAMIC"))
+                            .integer(0)
+                            .text(std::string("TAKE_OVER"))
                             .integer(0)
                             .integer(600'000)
                             .real(1)

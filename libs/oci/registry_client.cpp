@@ -17,6 +17,8 @@ constexpr std::string_view kManifestTypes =
     "application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.docker.distribution.manifest.v2+json";
 
+constexpr std::int64_t kMostBlobBytes = std::int64_t{1} << 44;
+
 std::string text_of(const bj::object& object, std::string_view key) {
   const bj::value* value = object.if_contains(key);
   return value && value->is_string() ? std::string(value->get_string()) : "";
@@ -136,13 +138,37 @@ Task<RegistryClient::Document> RegistryClient::fetch(const Reference& reference,
   co_return document;
 }
 
-Task<Resolved> RegistryClient::resolve(Reference reference) {
+Task<RegistryClient::Document> RegistryClient::manifest(Reference reference) {
   const std::string wanted = reference.digest.empty() ? reference.tag : reference.digest;
-  const Document document = co_await fetch(reference, "/manifests/" + wanted, true);
+  Document document = co_await fetch(reference, "/manifests/" + wanted, true);
   if (!reference.digest.empty() && document.digest != reference.digest) {
     throw Error(Code::kProtocol, "the registry sent another manifest than the digest asked for")
         .with("image", reference.text());
   }
+  co_return document;
+}
+
+Task<std::map<std::string, std::int64_t>> RegistryClient::blob_sizes(Reference reference) {
+  const Document document = co_await manifest(reference);
+  const bj::object root = parse_document(document.body, reference);
+  std::map<std::string, std::int64_t> sizes;
+  const auto add = [&](const bj::value& item) {
+    const bj::object* blob = item.if_object();
+    const bj::value* size = blob ? blob->if_contains("size") : nullptr;
+    const std::int64_t* bytes = size ? size->if_int64() : nullptr;
+    if (bytes == nullptr || *bytes < 0 || *bytes > kMostBlobBytes)
+      throw Error(Code::kProtocol, "the manifest names a blob without a size that can be")
+          .with("image", reference.text());
+    sizes.emplace(text_of(*blob, "digest"), *bytes);
+  };
+  if (const bj::value* config = root.if_contains("config")) add(*config);
+  if (const bj::value* layers = root.if_contains("layers"); layers && layers->is_array())
+    for (const bj::value& layer : layers->get_array()) add(layer);
+  co_return sizes;
+}
+
+Task<Resolved> RegistryClient::resolve(Reference reference) {
+  const Document document = co_await manifest(reference);
   Resolved resolved;
   resolved.digest = document.digest;
   const bj::object root = parse_document(document.body, reference);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
@@ -37,11 +38,15 @@ class RegistryClient {
   // Throws kNotFound (no such image), kForbidden, kUnavailable (registry away), kProtocol (digest
   // does not fit, nonsense).
   Task<Resolved> resolve(Reference reference);
+  // The compressed bytes of what an image manifest is made of, its config and layers, by digest.
+  // Throws what resolve() throws.
+  Task<std::map<std::string, std::int64_t>> blob_sizes(Reference manifest);
 
  private:
   struct Document {
     std::string body, digest;
   };
+  Task<Document> manifest(Reference reference);
   Task<Document> fetch(const Reference& reference, const std::string& path, bool is_manifest);
   Task<net::Response> get(std::string url, net::Headers headers, std::string registry);
   Task<std::string> anonymous_token(std::string challenge, std::string registry);

@@ -42,6 +42,8 @@ struct Field {
   // Sorts by another expression than it filters by: coalesce(d.last_seen_at, 'epoch') is never
   // NULL, so that every page is one range of an index (order.h). A version's is its whole key.
   std::string sort_sql = {};
+  // Changes by itself from one moment to the next: whom it selects is decided once (selector.h).
+  bool momentary = false;
 };
 using FieldTable = std::vector<Field>;
 

@@ -70,6 +70,7 @@ struct RolloutPlan {
   Duration offline_patience{24 * 3600'000};  // how long devices that are away are waited for
   bool approval = false;                     // another person must agree before it begins
   std::int64_t start_at_ms = 0;              // Unix time; 0: at once
+  std::string spread_over;  // a label: each stage takes its share of each of its values; "": none
 
   // Whether a device begins only while it is there: one that comes later would not keep to it.
   bool only_online() const noexcept { return limits.any() || !windows.empty(); }

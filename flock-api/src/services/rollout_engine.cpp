@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "services/rollout_news.h"
 #include "services/rollout_plan_json.h"
+#include "services/rollout_selection.h"
 #include "services/rollout_turns.h"
 #include "services/unless_corrupt.h"
 #include "stores/postgres/rollout_statements.h"
@@ -129,7 +130,7 @@ Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const Ro
       break;
     case Step::kRollBack:
       co_await tx.query(sql::kRolloutSkip, params());
-      co_await tx.query(sql::kFleetRestore, params());
+      co_await close_to_newcomers(tx, rollout.org, rollout.deployment, rollout.id);
       break;
     case Step::kEnd:
       if (decision.end == RolloutState::kCompleted && !rollout.plan.windows.empty()) {
@@ -146,17 +147,17 @@ Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const Ro
   }
 }
 
-// The last stage is the fleet's: newcomers get the release from now on, and those that came while
-// the rollout went through its first stages are in it too.
-Task<void> open_to_newcomers(postgres::Transaction& tx, const LockedRollout& rollout) {
-  if (!rollout.fleet) co_return;
-  co_await tx.query(sql::kFleetDeployment,
-                    Params().text(rollout.org).text(*rollout.fleet).text(rollout.deployment));
-  co_await tx.query(sql::kRolloutAdopt, Params().text(rollout.org).text(rollout.id));
-}
-
 bool in_last_stage(const LockedRollout& rollout) {
   return rollout.progress.stage + 1 == static_cast<std::int64_t>(rollout.plan.stages.size());
+}
+
+// From the last stage on; one that nobody was there for is for who comes, whatever its stages.
+bool is_for_newcomers(const LockedRollout& rollout, const Decision& decision,
+                      const RolloutSeen& seen) {
+  if (in_last_stage(rollout))
+    return decision.step == Step::kNextStage || decision.step == Step::kBegin;
+  return seen.counts.total == 0 && decision.step == Step::kEnd &&
+         decision.end == RolloutState::kCompleted;
 }
 
 }  // namespace
@@ -243,19 +244,20 @@ Task<void> RolloutEngine::begin_deployments() {
 Task<void> RolloutEngine::begin(const Row& deployment) {
   const std::string org = deployment.text("org_id"), id = deployment.text("id");
   const std::string rollout_id = new_uuid();
-  const auto fleet = deployment.optional_text("fleet_id");
-  const auto list = deployment.optional_text("device_ids");
-  const std::optional<std::string> devices = list ? std::optional("{" + *list + "}") : std::nullopt;
+  const Claim claim = stored_claim(deployment);
   const RolloutPlan plan = stored_plan(deployment.text("strategy"));
-  std::int64_t total = 0;
+  std::int64_t total = 0, held = 0;
   const auto work = [&](postgres::Transaction& tx) -> Task<void> {
     const auto mine =
         co_await tx.query(sql::kDeploymentExecuted, Params().text(org).text(id).text(rollout_id));
     if (mine.empty()) co_return;  // another leader was here before us
-    const auto size =
-        co_await tx.query(sql::kDeploymentSize, Params().text(org).text(fleet).text(devices));
-    total = size.rows.at(0).integer("count");
-    const std::int64_t now_ms = to_unix_ms(system_clock().now());
+    const TimePoint now = system_clock().now();
+    const std::int64_t now_ms = to_unix_ms(now);
+    const postgres::Selection selection = co_await selection_of(tx, org, claim);
+    const postgres::Statement size = postgres::selection_count(selection, now);
+    const Row count = (co_await tx.query(size.text.c_str(), size.params)).rows.at(0);
+    held = count.integer("conflicting");
+    total = count.integer("count") - held;
     RolloutProgress progress;
     progress.opened_ms = now_ms;
     progress.state = plan.approval               ? RolloutState::kAwaitingApproval
@@ -266,19 +268,23 @@ Task<void> RolloutEngine::begin(const Row& deployment) {
                                                .text(org)
                                                .text(id)
                                                .text(deployment.text("release_id"))
-                                               .text(fleet)
+                                               .text(claim.selector.fleet)
                                                .text(std::string(name_of(progress.state)))
                                                .texts(texts(stage_ends(plan, total)))
                                                .text(progress_json(progress)));
-    co_await tx.query(sql::kRolloutAssign,
-                      Params().text(org).text(fleet).text(devices).text(rollout_id));
+    const postgres::Statement assign =
+        postgres::rollout_assign(selection, rollout_id, plan.spread_over, now);
+    co_await tx.query(assign.text.c_str(), assign.params);
     co_await tx.query(sql::kSupersedeWaiting, Params().text(org).text(rollout_id));
     auto rollout = co_await lock_rollout(tx, org, rollout_id);
     const bool begins = progress.state == RolloutState::kRunning;
     rollout->progress.why = begins ? "it begins" : "it waits for its beginning";
+    if (held > 0)
+      rollout->progress.why += "; " + std::to_string(held) +
+                               " of its devices stay in open rollouts with a better claim to them";
     co_await put(tx, *rollout);
     if (!begins) co_return;
-    if (in_last_stage(*rollout)) co_await open_to_newcomers(tx, *rollout);
+    if (in_last_stage(*rollout)) co_await open_to_newcomers(tx, org, id, rollout_id);
     co_await write_down(tx, *rollout, co_await look_at(tx, *rollout, now_ms),
                         std::string(name_of(Step::kBegin)), std::nullopt, total);
   };
@@ -288,6 +294,7 @@ Task<void> RolloutEngine::begin(const Row& deployment) {
 }
 
 Task<void> RolloutEngine::adopt_newcomers() {
+  co_await adopt_changed(term_);
   const auto end_behind = [&](std::string id) {
     return term_.query(Scope::system(), sql::kLatecomersEnd, Params().text(id));
   };
@@ -344,8 +351,8 @@ Task<void> RolloutEngine::advance_one(std::string org, std::string id) {
       co_await act(tx, *rollout, seen, decision);
       rollout->gates = seen.gates;
       rollout->progress = carry_out(rollout->progress, decision, seen);
-      const bool opened = decision.step == Step::kNextStage || decision.step == Step::kBegin;
-      if (opened && in_last_stage(*rollout)) co_await open_to_newcomers(tx, *rollout);
+      if (is_for_newcomers(*rollout, decision, seen))
+        co_await open_to_newcomers(tx, org, rollout->deployment, id);
       if (decision.step != Step::kWait || !said) {
         changed = true;
         co_await write_down(tx, *rollout, seen, std::string(name_of(decision.step)), std::nullopt,

@@ -213,6 +213,7 @@ RolloutPlan read_plan(json::Reader& in) {
       in.problem("start_at", "invalid", error.message());
     }
   }
+  plan.spread_over = in.optional_string("spread_over", {.min = 1, .max = 63}).value_or("");
   if (in.ok())
     for (const PlanFault& fault : faults_of(plan)) report(in, fault);
   return plan;
@@ -245,6 +246,7 @@ bj::object plan_json(const RolloutPlan& plan) {
   out["offline_patience"] = to_string(plan.offline_patience);
   if (plan.approval) out["approval"] = true;
   if (plan.start_at_ms > 0) out["start_at"] = to_rfc3339(from_unix_ms(plan.start_at_ms));
+  if (!plan.spread_over.empty()) out["spread_over"] = plan.spread_over;
   return out;
 }
 

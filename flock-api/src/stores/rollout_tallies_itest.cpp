@@ -13,6 +13,7 @@
 #include "stores/postgres/device_statements.h"
 #include "stores/postgres/presence_statements.h"
 #include "stores/postgres/rollout_statements.h"
+#include "stores/postgres/selection_query.h"
 #include "stores/postgres/variable_statements.h"
 #include "testing/run_task.h"
 #include "testing/servers.h"
@@ -79,7 +80,7 @@ class Site {
     const auto work = [&](postgres::Transaction& tx) -> Task<void> {
       for (int i = 0; i < parts; ++i) {
         const auto [statement, params] = something(leads);
-        co_await tx.query(statement, params);
+        co_await tx.query(statement.c_str(), params);
       }
       if (undone) tx.roll_back();
     };
@@ -124,6 +125,12 @@ class Site {
   const std::string& device() { return devices_.at(pick(devices_.size())); }
   const std::string& rollout() { return rollouts_.at(pick(rollouts_.size())); }
 
+  postgres::Selection fleet_selection() const {
+    postgres::Selection selection{OrgId::trusted(org_)};
+    selection.selector.fleet = fleet_;
+    return selection;
+  }
+
   Task<void> begin() {
     const std::string deployment = new_uuid();
     rollouts_.push_back(new_uuid());
@@ -133,6 +140,10 @@ class Site {
                                              .text(release_)
                                              .text(fleet_)
                                              .text(std::nullopt)
+                                             .text(std::string())
+                                             .text(std::string("DYNAMIC"))
+                                             .integer(0)
+                                             .text(std::string("TAKE_OVER"))
                                              .integer(0)
                                              .integer(600'000)
                                              .real(1)
@@ -147,13 +158,14 @@ class Site {
                                           .text(std::string("RUNNING"))
                                           .texts({"10", "20", "40"})
                                           .text(std::string("{}")));
-    co_await run(sql::kRolloutAssign,
-                 Params().text(org_).text(fleet_).text(std::nullopt).text(rollouts_.back()));
+    const postgres::Statement assign =
+        postgres::rollout_assign(fleet_selection(), rollouts_.back(), "", system_clock().now());
+    co_await run(assign.text.c_str(), assign.params);
     co_await run("UPDATE fleets SET deployment_id = $2 WHERE id = $1",
                  Params().text(fleet_).text(deployment));
   }
 
-  std::pair<const char*, Params> something(bool leads) {
+  postgres::Statement something(bool leads) {
     const std::string& where = rollout();
     const std::string& who = device();
     const auto of_rollout = [&] { return Params().text(org_).text(where); };
@@ -223,7 +235,7 @@ class Site {
   }
 
   // What ends a device's part, or the rollout.
-  std::pair<const char*, Params> rare(bool leads) {
+  postgres::Statement rare(bool leads) {
     const std::string& who = device();
     switch (pick(leads ? 6 : 4)) {
       case 0:
@@ -236,7 +248,7 @@ class Site {
             "state = 'FAILED'",
             Params().text(org_).texts({who})};
       case 4:
-        return {sql::kRolloutAdopt, Params().text(org_).text(rollout())};
+        return postgres::rollout_adopt(fleet_selection(), rollout(), system_clock().now());
       case 3:
         return {"UPDATE rollouts SET ended_at = now() WHERE org_id = $1 AND id = $2",
                 Params().text(org_).text(rollouts_.back())};

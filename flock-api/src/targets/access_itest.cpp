@@ -104,6 +104,7 @@ constexpr Expected kExpected[] = {
     {"setReleaseRetention", "admin", "organization:write", false},
     {"listDeployments", "viewer", "deployments:read"},
     {"createDeployment", "developer", "deployments:write"},
+    {"planDeployment", "viewer", "deployments:read"},
     {"getDeployment", "viewer", "deployments:read"},
     {"listRollouts", "viewer", "deployments:read"},
     {"getRollout", "viewer", "deployments:read"},

@@ -257,9 +257,12 @@ TEST(Answers, KeepTheDocumentForEveryOperation) {
         EXPECT_EQ(api.last.status, 201) << api.last.body;
         EXPECT_EQ(release.at_pointer("/services/0/platforms").as_array().size(), 2u);
         co_await api.call("GET", "/v1/releases/" + text(release, "id"));
-        const bj::value deployment = co_await api.call(
-            "POST", "/v1/deployments",
-            bj::object{{"release_id", text(release, "id")}, {"target", {{"fleet_id", "edge"}}}});
+        const bj::object wanted{{"release_id", text(release, "id")},
+                                {"target", {{"fleet_id", "edge"}}}};
+        const bj::value plan = co_await api.call("POST", "/v1/deployments:plan", wanted);
+        EXPECT_GT(plan.at_pointer("/download/estimated_bytes").as_int64(), 0);
+        EXPECT_TRUE(plan.at_pointer("/download/unknown_images").as_array().empty());
+        const bj::value deployment = co_await api.call("POST", "/v1/deployments", wanted);
         co_await eventually("desired state",
                             [&]() -> Task<bool> { co_return device.desired.version() == 1; });
         const bj::value executed =

@@ -5,8 +5,11 @@
 #include <sstream>
 
 #include "async/loop.h"
+#include "base/bytes.h"
+#include "commands/deployment_plan.h"
 #include "commands/releases.h"
 #include "input.h"
+#include "selection.h"
 
 namespace flock::cli {
 namespace {
@@ -116,28 +119,86 @@ bj::object strategy(const Arguments& arguments) {
        {std::pair{"offline-patience", "offline_patience"}, std::pair{"start-at", "start_at"},
         std::pair{"retry-after", "retry_after"}})
     if (arguments.has(flag)) out[key] = arguments.value(flag);
+  if (arguments.has("spread-over")) out["spread_over"] = arguments.value("spread-over");
   if (arguments.has("approval")) out["approval"] = true;
   return out;
 }
 
-int deploy(Session& s) {
-  std::string fleet = s.client.settings().fleet.value;
-  if (!s.arguments.words.empty() || fleet.empty()) fleet = s.arguments.word(0, "a fleet");
-  std::string release = s.arguments.value("release");
-  if (!release.empty() && s.arguments.has("file"))
+// Names become ids.
+bj::array devices_of(Session& s) {
+  bj::array out;
+  for (const std::string& name : split(s.arguments.value("devices"))) {
+    const bool is_id =
+        name.size() == 36 && name.find_first_not_of("0123456789abcdef-") == std::string::npos;
+    out.push_back(
+        bj::value(is_id ? name : value_at(s.client.get("/v1/devices/" + url_encode(name)), "id")));
+  }
+  return out;
+}
+
+// The fleet that was named, else the one of the context where nothing else says who is meant.
+bj::object target(Session& s) {
+  const Arguments& given = s.arguments;
+  bj::object out;
+  const std::string filter = selection_of(s).filter;
+  if (!filter.empty()) out["filter"] = filter;
+  if (given.has("devices")) out["device_ids"] = devices_of(s);
+  if (!given.words.empty() && given.has("all-fleets"))
+    throw Error(Code::kInvalidArgument, "a fleet and --all-fleets exclude each other")
+        .hint("flock help deploy");
+  if (given.has("all-fleets") && out.empty())
+    throw Error(Code::kInvalidArgument, "--all-fleets needs --filter, -l or --devices")
+        .hint("flock help deploy");
+  std::string fleet = given.words.empty() ? "" : given.words.front();
+  if (fleet.empty() && !given.has("all-fleets") && !given.has("devices")) {
+    fleet = s.client.settings().fleet.value;
+    if (fleet.empty()) fleet = given.word(0, "a fleet");
+  }
+  if (!fleet.empty()) out["fleet_id"] = fleet;
+  if (given.has("frozen")) out["membership"] = "FROZEN";
+  if (given.has("allow-empty")) out["allow_empty"] = true;
+  return out;
+}
+
+std::string on_conflict(const Arguments& arguments) {
+  const std::string what = arguments.value("on-conflict");
+  if (what == "take-over") return "TAKE_OVER";
+  if (what == "refuse") return "REFUSE";
+  if (what == "leave-out") return "LEAVE_OUT";
+  throw bad_flag("on-conflict", what, "is none of take-over, refuse, leave-out");
+}
+
+bj::object deployment_of(Session& s) {
+  const Arguments& given = s.arguments;
+  bj::object body{{"target", target(s)}};
+  std::string release = given.value("release");
+  if (!release.empty() && given.has("file"))
     throw Error(Code::kInvalidArgument, "--release and -f exclude each other")
         .hint("flock help deploy");
-  if (release.empty() && !s.arguments.has("file"))
+  if (release.empty() && !given.has("file"))
     throw Error(Code::kInvalidArgument, "missing: --release VERSION, or -f FILE")
         .hint("flock help deploy");
+  if (given.has("plan") && release.empty())
+    throw Error(Code::kInvalidArgument, "--plan needs --release: a file is no release yet")
+        .hint("flock releases create -f FILE makes one, and changes no device");
+  body["strategy"] = strategy(given);
+  for (const auto& [flag, key] :
+       {std::pair{"soak", "soak"}, std::pair{"failure-timeout", "failure_timeout"},
+        std::pair{"plan-hash", "plan_hash"}})
+    if (given.has(flag)) body[key] = given.value(flag);
+  if (given.has("max-failed"))
+    body["max_failed_ratio"] = share(given.value("max-failed"), "max-failed");
+  if (given.has("priority")) body["priority"] = number("priority", given.value("priority"), -1000);
+  if (given.has("on-conflict")) body["on_conflict"] = on_conflict(given);
   if (release.empty()) release = value_at(create_release(s), "id");
-  bj::object body{{"release_id", release}, {"target", bj::object{{"fleet_id", fleet}}}};
-  if (s.arguments.has("soak")) body["soak"] = s.arguments.value("soak");
-  if (s.arguments.has("failure-timeout"))
-    body["failure_timeout"] = s.arguments.value("failure-timeout");
-  if (s.arguments.has("max-failed"))
-    body["max_failed_ratio"] = share(s.arguments.value("max-failed"), "max-failed");
-  body["strategy"] = strategy(s.arguments);
+  body["release_id"] = release;
+  return body;
+}
+
+int deploy(Session& s) {
+  const bj::object body = deployment_of(s);
+  if (s.arguments.has("plan"))
+    return show_plan(s.output, s.client.post("/v1/deployments:plan", body));
   bj::value deployment = s.client.post("/v1/deployments", body);
   if (s.arguments.has("no-wait")) {
     print(s.output, deployment,
@@ -162,8 +223,8 @@ Command deploy_command() {
   return {
       .name = "deploy",
       .summary = "roll a release out to a fleet and watch it",
-      .verbs = {{.usage = "FLEET (--release VERSION | -f FILE) [--soak 5s] "
-                          "[--failure-timeout 10m] [--canary | --stages 1,10%] "
+      .verbs = {{.usage = "[FLEET] (--release VERSION | -f FILE) [--filter EXPR] [--plan] [--soak "
+                          "5s] [--failure-timeout 10m] [--canary | --stages 1,10%] "
                           "[--gate RULE] [--on-failure WHAT] [--no-wait]",
                  .words = {Kind::kFleet},
                  .flags =
@@ -171,12 +232,25 @@ Command deploy_command() {
                          {"release", "VERSION", "a release that exists", 0, Kind::kRelease}} +
                      release_flags() +
                      std::vector<Flag>{
+                         {"filter", "EXPR", "of the fleet, only devices that match"},
+                         {"selector", "LABELS", "the same by labels: site=oslo,stage!=test", 'l'},
+                         {"devices", "LIST", "only these: names or ids, with commas"},
+                         {"all-fleets", "", "devices of every fleet"},
+                         {"frozen", "", "nobody joins who comes to match later"},
+                         {"allow-empty", "", "also when nobody matches yet"},
+                         {"plan", "", "show what it would do, and do nothing"},
+                         {"plan-hash", "HASH", "only if it would still do what that plan says"},
+                         {"priority", "N", "above 0 it takes devices from other rollouts"},
+                         {"on-conflict", "WHAT",
+                          "with rollouts of the same priority: take-over (default), refuse, "
+                          "leave-out"},
                          {"soak", "DURATION", "how long a device must stay healthy to count"},
                          {"failure-timeout", "DURATION",
                           "when an unsettled device counts as failed"},
                          {"canary", "", "5% of the devices first, watched for 10 minutes"},
                          {"stages", "LIST", "in stages: 1,5%,25% (devices or shares), then all"},
                          {"stage-soak", "DURATION", "how long each stage is watched"},
+                         {"spread-over", "LABEL", "each stage takes its share of each value"},
                          {"by-hand", "", "each stage begins by flock rollouts advance"},
                          {"gate", "RULE",
                           "confirmed>=95%, online, failed<=10%@20, failed_lately, unhealthy, "
@@ -196,6 +270,7 @@ Command deploy_command() {
                          {"no-wait", "", "return at once instead of watching"}},
                  .run = deploy}},
       .examples = {"flock deploy demo --release 12", "flock deploy demo -f compose.yaml --soak 30s",
+                   "flock deploy demo --release 12 --filter 'agent_version < 0.2' --plan",
                    "flock deploy demo --release 12 --stages 1,10%,50% --stage-soak 10m --gate "
                    "'failed<=5%@10' --on-failure rollback"}};
 }

@@ -2,13 +2,13 @@
 #include "stores/postgres/device_query.h"
 
 #include "stores/postgres/device_statements.h"
+#include "stores/postgres/device_where.h"
 
 namespace flock::postgres {
 namespace {
 
 using domain::Field;
 using domain::FieldType;
-using domain::Filter;
 
 Field plain(std::string name, FieldType type, std::string sql) {
   return {std::move(name), type, std::move(sql)};
@@ -18,60 +18,10 @@ Field sorted(std::string name, FieldType type, std::string sql, std::string sort
   return {std::move(name), type, std::move(sql), {}, true, false, std::move(sort_sql)};
 }
 
-// Equality that every device of the list must have, where another table's index finds the devices:
-// a label's (row-level security keeps `@>` from an index, migration 0004) and the fleet's slug.
-bool is_looked_up(const Filter& part) {
-  return part.kind == Filter::Kind::kTerm && part.term.op == domain::Operator::kEqual &&
-         (part.term.field == "labels" || part.term.field == "fleet");
+Field momentary(Field field) {
+  field.momentary = true;
+  return field;
 }
-
-class Builder {
- public:
-  explicit Builder(const OrgId& org) { params_.text(org.text()); }
-
-  std::string where(const Filter& filter, TimePoint now) {
-    std::string out = "WHERE d.org_id = $1 AND d.removed_at IS NULL";
-    Filter rest{Filter::Kind::kAnd};
-    const bool all = filter.kind == Filter::Kind::kAnd;
-    const std::vector<Filter> one = {filter};
-    for (const Filter& part : all ? filter.parts : one) {
-      if (is_looked_up(part))
-        out += look_up(part.term);
-      else
-        rest.parts.push_back(part);
-    }
-    if (!rest.parts.empty()) add(out, domain::compile_sql(rest, device_fields(), next_, now));
-    return out;
-  }
-  std::string look_up(const domain::Term& term) {
-    const std::string& text = std::get<std::string>(term.value);
-    if (term.field == "fleet")
-      return " AND d.fleet_id IN (SELECT s.id FROM fleets s WHERE s.org_id = $1 AND s.slug = " +
-             bind(text) + ")";
-    const std::string key = bind(term.key), value = bind(text);
-    return " AND d.id IN (SELECT l.device_id FROM device_labels l WHERE l.org_id = $1 AND l.key "
-           "= " +
-           key + " AND l.value = " + value + ")";
-  }
-  void add(std::string& out, domain::Sql condition) {
-    out += " AND " + condition.text;
-    for (std::string& value : condition.values) bind(std::move(value));
-  }
-  std::string bind(std::string value) {
-    params_.text(std::move(value));
-    return "$" + std::to_string(next_++);
-  }
-  std::string list(const std::vector<std::string>& values) {
-    params_.texts(values);
-    return "$" + std::to_string(next_++);
-  }
-  int next() const { return next_; }
-  Params take() { return std::move(params_); }
-
- private:
-  Params params_;
-  int next_ = 2;
-};
 
 }  // namespace
 
@@ -83,21 +33,22 @@ const domain::FieldTable& device_fields() {
       plain("fleet", kText,
             "(SELECT s.slug FROM fleets s WHERE s.org_id = d.org_id AND s.id = d.fleet_id)"),
       plain("fleet_id", kId, "d.fleet_id"),
-      {"state",
-       kEnum,
-       "CASE WHEN d.decommissioned_at IS NOT NULL THEN 'DECOMMISSIONED' WHEN d.revoked_at IS NOT "
-       "NULL THEN 'REVOKED' WHEN d.online THEN 'ONLINE' ELSE 'OFFLINE' END",
-       {"ONLINE", "OFFLINE", "REVOKED", "DECOMMISSIONED"}},
-      plain("online", kBoolean, "d.online"),
-      plain("clone_suspected", kBoolean, "d.clone_suspected_at IS NOT NULL"),
-      sorted("last_seen", kTime, "d.last_seen_at",
-             "coalesce(d.last_seen_at, 'epoch'::timestamptz)"),
+      momentary({"state",
+                 kEnum,
+                 "CASE WHEN d.decommissioned_at IS NOT NULL THEN 'DECOMMISSIONED' WHEN "
+                 "d.revoked_at IS NOT "
+                 "NULL THEN 'REVOKED' WHEN d.online THEN 'ONLINE' ELSE 'OFFLINE' END",
+                 {"ONLINE", "OFFLINE", "REVOKED", "DECOMMISSIONED"}}),
+      momentary(plain("online", kBoolean, "d.online")),
+      momentary(plain("clone_suspected", kBoolean, "d.clone_suspected_at IS NOT NULL")),
+      momentary(sorted("last_seen", kTime, "d.last_seen_at",
+                       "coalesce(d.last_seen_at, 'epoch'::timestamptz)")),
       sorted("registered_at", kTime, "d.registered_at"),
       plain("agent_version", kVersion, "d.agent_version"),
-      plain("release", kText,
-            "(SELECT s.version FROM releases s WHERE s.org_id = d.org_id AND s.id = "
-            "d.desired_release_id)"),
-      plain("release_id", kId, "d.desired_release_id"),
+      momentary(plain("release", kText,
+                      "(SELECT s.version FROM releases s WHERE s.org_id = d.org_id AND s.id = "
+                      "d.desired_release_id)")),
+      momentary(plain("release_id", kId, "d.desired_release_id")),
       plain("labels", kLabels, "d.labels"),
       plain("attributes", kAttributes, "d.attributes"),
       plain("notes", kText, "d.notes"),
@@ -115,7 +66,7 @@ const domain::FieldTable& device_fields() {
 }
 
 Statement device_page(const OrgId& org, const DevicePage& page, TimePoint now) {
-  Builder builder(org);
+  DeviceWhere builder(org);
   std::string where = builder.where(page.filter, now);
   if (page.after)
     builder.add(where, domain::after_sql(page.order, device_fields(), *page.after, builder.next()));
@@ -136,7 +87,7 @@ Statement device_page(const OrgId& org, const DevicePage& page, TimePoint now) {
 }
 
 Statement operation_insert(const OrgId& org, const NewOperation& operation, TimePoint now) {
-  Builder builder(org);
+  DeviceWhere builder(org);
   std::string where = builder.where(operation.filter, now);
   if (operation.ids) where += " AND d.id = ANY(" + builder.list(*operation.ids) + "::uuid[])";
   const std::string most = builder.bind(std::to_string(operation.limit));

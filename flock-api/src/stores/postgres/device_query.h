@@ -6,17 +6,10 @@
 #include <string>
 
 #include "domain/order.h"
-#include "stores/postgres/database.h"
+#include "stores/postgres/device_fields.h"
+#include "stores/postgres/statement.h"
 
 namespace flock::postgres {
-
-// What devices can be filtered and sorted by.
-const domain::FieldTable& device_fields();
-
-struct Statement {
-  std::string text;
-  Params params;
-};
 
 struct DevicePage {
   domain::Filter filter;

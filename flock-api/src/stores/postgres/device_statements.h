@@ -82,8 +82,9 @@ inline constexpr const char* kMoveLeave =
 // It may have been in the fleet before, and runs its release anew.
 inline constexpr const char* kMoveForget =
     "DELETE FROM rollout_devices x USING fleets f, deployments p, devices d WHERE x.org_id = $1 "
-    "AND x.device_id = ANY($2::uuid[]) AND f.id = $3::uuid AND p.id = f.deployment_id AND "
-    "x.rollout_id = p.rollout_id AND d.id = x.device_id AND d.fleet_id <> f.id";
+    "AND x.device_id = ANY($2::uuid[]) AND f.id = $3::uuid AND p.org_id = f.org_id AND (p.id = "
+    "f.deployment_id OR (p.stands AND p.fleet_id = f.id)) AND x.rollout_id = p.rollout_id AND d.id "
+    "= x.device_id AND d.fleet_id <> f.id";
 // Without a desired release it is a latecomer of its new fleet, which gives it that fleet's. A
 // fleet that has none leaves it what it runs.
 inline constexpr const char* kMove =

@@ -49,8 +49,8 @@ inline constexpr const char* kReleaseUse =
     " (SELECT count(*) FROM fleets f JOIN deployments p ON p.org_id = f.org_id AND p.id = "
     "f.deployment_id WHERE f.org_id = $1 AND p.release_id = $2) AS fleets,"
     " (SELECT count(*) FROM deployments p LEFT JOIN rollouts o ON o.id = p.rollout_id WHERE "
-    "p.org_id = $1 AND p.release_id = $2 AND (p.state = 'PENDING' OR (o.id IS NOT NULL AND "
-    "o.ended_at IS NULL))) AS deployments";
+    "p.org_id = $1 AND p.release_id = $2 AND (p.state = 'PENDING' OR (p.stands AND p.displaced_by "
+    "IS NULL) OR (o.id IS NOT NULL AND o.ended_at IS NULL))) AS deployments";
 inline constexpr const char* kReleaseDelete =
     "UPDATE releases SET deleted_at = now(), compose = '', workload = '{\"services\":[]}', tags = "
     "'{}' WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL";
@@ -76,7 +76,9 @@ inline constexpr const char* kRetentionExpired =
     " UNION SELECT p.release_id FROM fleets f JOIN deployments p ON p.id = f.deployment_id WHERE "
     "f.org_id = $1"
     " UNION SELECT p.release_id FROM deployments p LEFT JOIN rollouts o ON o.id = p.rollout_id "
-    "WHERE p.org_id = $1 AND (p.state = 'PENDING' OR (o.id IS NOT NULL AND o.ended_at IS NULL))),"
+    "WHERE p.org_id = $1 AND (p.state = 'PENDING' OR (p.stands AND p.displaced_by IS NULL) OR "
+    "(o.id "
+    "IS NOT NULL AND o.ended_at IS NULL))),"
     " ranked AS (SELECT id, created_at, row_number() OVER (ORDER BY id DESC) AS place FROM "
     "releases WHERE org_id = $1 AND deleted_at IS NULL AND state <> 'DRAFT')"
     " SELECT a.id FROM ranked a JOIN release_retention k ON k.org_id = $1 WHERE "

@@ -7,11 +7,13 @@ namespace flock::postgres::sql {
 
 // --- Deployments: what is to be done
 inline constexpr const char* kDeploymentInsert =
-    "INSERT INTO deployments(id, org_id, release_id, fleet_id, device_ids, soak_ms, "
-    "failure_timeout_ms, max_failed_ratio, strategy, created_by) VALUES ($1, $2, $3, $4::uuid, "
-    "$5::uuid[], $6::bigint, $7::bigint, $8::double precision, $9::jsonb, $10)";
+    "INSERT INTO deployments(id, org_id, release_id, fleet_id, device_ids, filter, membership, "
+    "priority, on_conflict, soak_ms, failure_timeout_ms, max_failed_ratio, strategy, created_by) "
+    "VALUES ($1, $2, $3, $4::uuid, $5::uuid[], $6, $7, $8::integer, $9, $10::bigint, $11::bigint, "
+    "$12::double precision, $13::jsonb, $14)";
 #define FLOCK_DEPLOYMENT_COLUMNS                                                                 \
   "SELECT p.id, p.org_id, p.fleet_id, array_to_string(p.device_ids, ',') AS device_ids, "        \
+  "p.filter, p.membership, p.priority, p.on_conflict, "                                          \
   "p.soak_ms, p.failure_timeout_ms, p.max_failed_ratio, p.strategy, p.created_by,"               \
   " p.state, p.rollout_id, flock_ms(p.created_at) AS created_at, r.id AS release_id, r.version " \
   "AS release_version, r.workload FROM deployments p JOIN releases r ON r.id = p.release_id "
@@ -26,33 +28,15 @@ inline constexpr const char* kDeploymentOfRollout =
     FLOCK_DEPLOYMENT_COLUMNS "WHERE p.org_id = $1 AND p.rollout_id = $2";
 inline constexpr const char* kDevicesCount =
     "SELECT count(*) AS count FROM devices WHERE org_id = $1 AND removed_at IS NULL AND revoked_at "
-    "IS NULL AND id = ANY($2::uuid[])";
+    "IS NULL AND id = ANY($2::uuid[]) AND ($3 = '' OR fleet_id = nullif($3, '')::uuid)";
 inline constexpr const char* kDeploymentExecuted =
     "UPDATE deployments SET state = 'EXECUTED', rollout_id = $3 WHERE org_id = $1 AND id = $2 AND "
     "state = 'PENDING' RETURNING 1 AS ok";
 
 // --- The beginning of a rollout
-#define FLOCK_TARGETED                                                                             \
-  "d.org_id = $1 AND d.removed_at IS NULL AND d.revoked_at IS NULL AND (d.fleet_id = $2::uuid OR " \
-  "d.id = ANY($3::uuid[]))"
-inline constexpr const char* kDeploymentSize =
-    "SELECT count(*) AS count FROM devices d WHERE " FLOCK_TARGETED;
 inline constexpr const char* kRolloutInsert =
     "INSERT INTO rollouts(id, org_id, deployment_id, release_id, fleet_id, state, stage_ends, "
     "progress) VALUES ($1, $2, $3, $4, $5::uuid, $6, $7::bigint[], $8::jsonb)";
-// Every device gets its place by a hash of rollout and device: by chance, and the same each time.
-// Devices that came since they were counted are in the last stage. In the order of ids: the indexes
-// grow at one place at a time.
-inline constexpr const char* kRolloutAssign =
-    "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, online, place, stage) "
-    "SELECT o.org_id, r.id, o.id, 'WAITING', o.online, o.place, least(width_bucket(o.place, "
-    "r.stage_ends), array_length(r.stage_ends, 1) - 1) FROM (SELECT d.org_id, d.id, d.online, "
-    "row_number() OVER (ORDER BY "
-    "hashtextextended($4::text || d.id::text, 0), d.id) - 1 AS place FROM devices d "
-    "WHERE " FLOCK_TARGETED
-    ") o JOIN rollouts r ON r.org_id = o.org_id AND r.id = $4::uuid "
-    "ORDER BY o.id";
-#undef FLOCK_TARGETED
 // What an older rollout has not begun on these devices, it shall not begin any more.
 inline constexpr const char* kSupersedeWaiting =
     "UPDATE rollout_devices x SET state = 'SUPERSEDED', reason = 'a newer deployment took the "
@@ -69,13 +53,6 @@ inline constexpr const char* kFleetRestore =
     "UPDATE fleets f SET deployment_id = r.previous_deployment_id FROM rollouts r WHERE r.org_id = "
     "$1 AND r.id = $2 AND f.org_id = r.org_id AND f.id = r.fleet_id AND f.deployment_id = "
     "r.deployment_id";
-// Devices that came into the fleet while the rollout went through its first stages.
-inline constexpr const char* kRolloutAdopt =
-    "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, online, place, stage) "
-    "SELECT d.org_id, r.id, d.id, 'WAITING', d.online, 1000000000, r.stage FROM rollouts r JOIN "
-    "devices d ON "
-    "d.org_id = r.org_id AND d.fleet_id = r.fleet_id WHERE r.org_id = $1 AND r.id = $2 AND "
-    "d.removed_at IS NULL AND d.revoked_at IS NULL ON CONFLICT DO NOTHING";
 
 // --- A rollout under way
 inline constexpr const char* kRolloutsOpen =
@@ -413,15 +390,17 @@ inline constexpr const char* kLatecomersEnd =
     "SELECT id FROM (SELECT id FROM devices WHERE desired_release_id IS NULL AND revoked_at IS "
     "NULL AND removed_at IS NULL AND id > $1::uuid ORDER BY id LIMIT 5000) part ORDER BY id DESC "
     "LIMIT 1";
-// Behind $1, up to $2. One that its rollout knows already cannot run the release, and one that was
-// found invalid goes to nobody any more.
+// Behind $1, up to $2. One that its rollout knows already cannot run the release, one that another
+// rollout is about to give something gets that, and a release that was found invalid goes to nobody
+// any more.
 inline constexpr const char* kLatecomers =
     "SELECT d.id, d.org_id, p.rollout_id FROM "
     "devices d JOIN fleets f ON f.id = d.fleet_id JOIN deployments p ON p.id = f.deployment_id"
-    " WHERE d.id > $1::uuid AND d.id <= $2::uuid AND d.desired_release_id IS NULL AND d.revoked_at "
-    "IS NULL AND d.removed_at IS NULL AND "
-    "p.rollout_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM rollout_devices x WHERE x.rollout_id = "
-    "p.rollout_id AND x.device_id = d.id) AND NOT EXISTS (SELECT 1 FROM releases l WHERE l.id = "
-    "p.release_id AND l.state = 'INVALID')";
+    " WHERE d.id > $1::uuid AND d.id <= $2::uuid AND d.desired_release_id IS NULL AND NOT "
+    "d.selection_stale AND d.revoked_at IS NULL AND d.removed_at IS NULL AND p.rollout_id IS NOT "
+    "NULL AND NOT EXISTS (SELECT 1 FROM rollout_devices x WHERE x.org_id = d.org_id AND "
+    "x.device_id = d.id AND (x.rollout_id = p.rollout_id OR (x.state IN ('WAITING', 'PENDING') AND "
+    "x.desired_version = 0))) AND NOT EXISTS (SELECT 1 FROM releases l WHERE l.id = p.release_id "
+    "AND l.state = 'INVALID')";
 
 }  // namespace flock::postgres::sql

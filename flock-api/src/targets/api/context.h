@@ -172,6 +172,7 @@ void add_device_request_routes(Context& context);
 void add_subscription_routes(Context& context);
 void add_release_routes(Context& context);
 void add_deployment_routes(Context& context);
+void add_deployment_plan_routes(Context& context);
 void add_rollout_routes(Context& context);
 void add_event_routes(Context& context);
 void add_command_routes(Context& context);

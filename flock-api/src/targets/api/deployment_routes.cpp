@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Deployments: which release is to go to whom, and how.
-#include <algorithm>
-
 #include "async/deadline.h"
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
+#include "services/deployment_checks.h"
 #include "services/rollout_plan_json.h"
-#include "targets/api/queries.h"
+#include "targets/api/deployment_plan.h"
 
 namespace flock::targets::api {
 namespace {
@@ -16,17 +15,13 @@ constexpr std::string_view kPassing[] = {"state", "rollout_id"};
 constexpr Duration kTellTime{3000};
 
 bj::object deployment_json(const Row& row) {
-  bj::object target;
-  if (const auto fleet = row.optional_text("fleet_id")) {
-    target["fleet_id"] = *fleet;
-  } else {
-    target["device_ids"] =
-        bj::value_from(row.optional_texts("device_ids").value_or(std::vector<std::string>()));
-  }
+  const services::Claim claim = services::stored_claim(row);
   bj::object out{
       {"id", row.text("id")},
       {"release", {{"id", row.text("release_id")}, {"version", row.text("release_version")}}},
-      {"target", std::move(target)},
+      {"target", target_json(claim.selector)},
+      {"priority", claim.rank.priority},
+      {"on_conflict", std::string(name_of(claim.on_conflict))},
       {"strategy", services::plan_json(services::stored_plan(row.text("strategy")))},
       {"soak", to_string(Duration(row.integer("soak_ms")))},
       {"failure_timeout", to_string(Duration(row.integer("failure_timeout_ms")))},
@@ -38,93 +33,25 @@ bj::object deployment_json(const Row& row) {
   return out;
 }
 
-struct Target {
-  std::string fleet;
-  std::vector<std::string> devices;
-};
-
-Target read_target(json::Reader& in) {
-  Target target;
-  const bj::object* given = in.optional_object("target");
-  if (given == nullptr) {
-    in.problem("target", "required", "name a fleet_id or device_ids");
-    return target;
-  }
-  const bj::value copy(*given);
-  json::Reader inner(copy, "/target", in);
-  target.fleet = inner.optional_string("fleet_id", {.min = 1, .max = 63}).value_or("");
-  target.devices = inner.optional_strings("device_ids", 10'000, {.min = 36, .max = 36});
-  json::Reader ids(copy, "/target/device_ids", in);  // for its pointers only
-  for (std::size_t i = 0; i < target.devices.size(); ++i) {
-    if (!is_uuid(target.devices[i])) ids.problem(std::to_string(i), "invalid", "is no device id");
-  }
-  // Naming a device twice asks for nothing more.
-  std::sort(target.devices.begin(), target.devices.end());
-  target.devices.erase(std::unique(target.devices.begin(), target.devices.end()),
-                       target.devices.end());
-  if (target.fleet.empty() == target.devices.empty())
-    inner.problem("", "invalid", "name either a fleet_id or device_ids");
-  inner.finish();
-  return target;
-}
-
-Duration read_duration(json::Reader& in, const char* key, Duration fallback, Duration most) {
-  const auto text = in.optional_string(key);
-  if (!text) return fallback;
-  try {
-    const Duration value = parse_duration(*text);
-    if (value <= most) return value;
-    in.problem(key, "out_of_range", "must be at most " + to_string(most));
-  } catch (const Error& error) {
-    in.problem(key, "invalid", error.hint());
-  }
-  return fallback;
-}
-
-void check_deployable(const Row& release) {
-  const std::string state = release.text("state"), version = release.text("version");
-  if (state == "DRAFT")
-    throw Error(Code::kConflict, "the release is a draft")
-        .with("release", version)
-        .hint("flock releases finalize " + version);
-  if (state == "INVALID")
-    throw Error(Code::kConflict, "the release was found invalid: " + release.text("invalid_reason"))
-        .with("release", version)
-        .hint("deploy another; devices that run this one keep it until then");
-}
-
-// What a new deployment is about: the release, and a fleet or devices that are there.
-Task<Params> new_deployment(postgres::Transaction& tx, const Call& call, std::string id,
-                            std::string release_name, const Target& target) {
-  const std::string org = call.org();
-  const auto releases =
-      co_await tx.query(sql::kReleaseShare, Params().text(org).text(release_name));
-  if (releases.empty())
-    throw Error(Code::kNotFound, "no such release")
-        .with("release", release_name)
-        .hint("flock releases lists them");
-  check_deployable(releases.rows.front());
+Params insert_params(const Call& call, const DeploymentRequest& request,
+                     const ResolvedDeployment& resolved) {
+  const services::Claim& claim = resolved.claim;
   Params params;
-  params.text(id).text(org).text(releases.rows.front().text("id"));
-  if (!target.fleet.empty()) {
-    const auto fleets = co_await tx.query(sql::kFleetGet, Params().text(org).text(target.fleet));
-    if (fleets.empty())
-      throw Error(Code::kNotFound, "no such fleet")
-          .with("fleet", target.fleet)
-          .hint("flock fleets lists them");
-    params.text(fleets.rows.front().text("id")).text(std::nullopt);
-  } else {
-    if (call.who.fleets)
-      throw Error(Code::kForbidden, "your access is limited to some fleets")
-          .hint("name one of them as the target, not devices");
-    const auto count =
-        co_await tx.query(sql::kDevicesCount, Params().text(org).texts(target.devices));
-    if (count.rows.at(0).integer("count") != static_cast<std::int64_t>(target.devices.size()))
-      throw Error(Code::kNotFound, "not every device of the target is there")
-          .hint("flock devices lists them");
-    params.text(std::nullopt).texts(target.devices);
-  }
-  co_return params;
+  params.text(claim.rank.deployment).text(call.org()).text(resolved.release.text("id"));
+  params.text(claim.selector.fleet);
+  if (claim.selector.devices)
+    params.texts(*claim.selector.devices);
+  else
+    params.text(std::nullopt);
+  params.text(to_text(claim.selector.filter))
+      .text(std::string(name_of(claim.selector.membership)))
+      .integer(claim.rank.priority)
+      .text(std::string(name_of(claim.on_conflict)));
+  params.integer(request.soak.count())
+      .integer(request.failure_timeout.count())
+      .real(request.max_failed_ratio);
+  params.text(bj::serialize(services::plan_json(request.plan))).text(call.who.key());
+  return params;
 }
 
 // The scheduler also looks by itself, so a broker that is away holds nobody up.
@@ -145,40 +72,31 @@ Task<void> tell_created(Call& call, std::string id) {
   }
 }
 
-Task<net::Reply> create_deployment(Call& call) {
-  const bj::value body = read_body(call.request);
-  json::Reader in(body);
-  const std::string release_name = in.string("release_id");
-  const Target target = read_target(in);
-  domain::RolloutPlan plan;
-  if (const bj::object* strategy = in.optional_object("strategy")) {
-    const bj::value copy(*strategy);
-    json::Reader inner(copy, "/strategy", in);
-    plan = services::read_plan(inner);
-    inner.finish();
-  }
-  const Duration soak = read_duration(in, "soak", Duration(5000), Duration(86'400'000));
-  const Duration timeout =
-      read_duration(in, "failure_timeout", Duration(600'000), Duration(7 * 86'400'000LL));
-  double ratio = 1;
-  if (const bj::value* given = in.optional_value("max_failed_ratio")) {
-    if (given->is_number()) ratio = given->to_number<double>();
-    if (!given->is_number() || !(ratio >= 0 && ratio <= 1))
-      in.problem("max_failed_ratio", "out_of_range", "must be a number between 0 and 1");
-  }
-  in.finish();
+Task<void> check_plan(postgres::Transaction& tx, const Call& call, const DeploymentRequest& request,
+                      const ResolvedDeployment& resolved) {
+  if (request.plan_hash.empty()) co_return;
+  const auto seen = co_await services::survey(tx, call.org(), resolved.claim, resolved.release);
+  if (plan_hash(request, resolved, seen) == request.plan_hash) co_return;
+  throw Error(Code::kPreconditionFailed,
+              "the plan is not the same any more: devices, their rollouts or what is asked for "
+              "have changed since")
+      .with("devices", std::to_string(seen.devices))
+      .hint("look at the plan again, and send its hash: flock deploy --plan");
+}
 
+Task<net::Reply> create_deployment(Call& call) {
+  const DeploymentRequest request = read_deployment(read_body(call.request));
   const std::string id = new_uuid();
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
-    Params params = co_await new_deployment(tx, call, id, release_name, target);
-    params.integer(soak.count()).integer(timeout.count()).real(ratio);
-    params.text(bj::serialize(services::plan_json(plan))).text(call.who.key());
-    co_await tx.query(sql::kDeploymentInsert, std::move(params));
+    const ResolvedDeployment resolved = co_await resolve(tx, call, request, id);
+    co_await check_plan(tx, call, request, resolved);
+    co_await services::check_reach(tx, call.org(), resolved.claim, request.allow_empty);
+    co_await tx.query(sql::kDeploymentInsert, insert_params(call, request, resolved));
     const auto rows = co_await tx.query(sql::kDeploymentGet, Params().text(call.org()).text(id));
     const bj::object made = deployment_json(rows.rows.at(0));
     co_return Change{"deployment",
                      id,
-                     release_name,
+                     request.release,
                      call.answer(201, made, kPassing),
                      {{"target", made.at("target")}, {"release", made.at("release")}}};
   };

@@ -76,6 +76,7 @@ void add_routes(Context& c) {
   add_subscription_routes(c);
   add_release_routes(c);
   add_deployment_routes(c);
+  add_deployment_plan_routes(c);
   add_rollout_routes(c);
   add_event_routes(c);
   add_command_routes(c);
