@@ -16,6 +16,7 @@
 #include "services/sealing.h"
 #include "sim/behaviour.h"
 #include "stores/postgres/rollout_statements.h"
+#include "stores/postgres/selection_query.h"
 
 namespace flock::bench {
 namespace {
@@ -105,6 +106,10 @@ class Live {
                      .text(release_)
                      .text(fleet)
                      .text(std::nullopt)
+                     .text(std::string())
+                     .text(std::string("DYNAMIC"))
+                     .integer(0)
+                     .text(std::string("TAKE_OVER"))
                      .integer(0)
                      .integer(600'000)
                      .real(1)
@@ -143,8 +148,11 @@ class Live {
                                           .text(std::string("RUNNING"))
                                           .texts({std::to_string(options_.confirmations)})
                                           .text(services::progress_json(progress)));
-    co_await ask(sql::kRolloutAssign,
-                 Params().text(options_.org).text(fleet).text(std::nullopt).text(rollout));
+    postgres::Selection selection{OrgId::trusted(options_.org)};
+    selection.selector.fleet = fleet;
+    const postgres::Statement assign =
+        postgres::rollout_assign(selection, rollout, "", system_clock().now());
+    co_await ask(assign.text.c_str(), assign.params);
     co_await ask(
         "UPDATE rollout_devices SET state = 'DELIVERED', began_at = now(), updated_at = "
         "now(), desired_version = 1, wanted = true WHERE rollout_id = $1",
