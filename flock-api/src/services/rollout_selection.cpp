@@ -59,6 +59,16 @@ Task<void> adopt_of(postgres::Transaction& tx, std::string org, std::vector<std:
   }
 }
 
+// What a fleet runs goes to its newcomers at once; RolloutEngine::adopt_newcomers() finds the
+// others.
+Task<void> adopt_for_fleets(postgres::Transaction& tx, std::string org,
+                            std::vector<std::string> ids) {
+  const auto devices = co_await tx.query(sql::kLatecomersAmong, Params().text(org).texts(ids));
+  for (const Row& device : devices.rows)
+    co_await tx.query(sql::kRolloutNewcomer,
+                      Params().text(org).text(device.text("rollout_id")).text(device.text("id")));
+}
+
 }  // namespace
 
 Claim stored_claim(const Row& deployment) {
@@ -138,7 +148,10 @@ Task<void> adopt_changed(postgres::Term term) {
         devices[row.text("org_id")].push_back(row.text("id"));
         ids.push_back(row.text("id"));
       }
-      for (auto& [org, of_org] : devices) co_await adopt_of(tx, org, of_org);
+      for (auto& [org, of_org] : devices) {
+        co_await adopt_of(tx, org, of_org);
+        co_await adopt_for_fleets(tx, org, of_org);
+      }
       co_await tx.query(sql::kDevicesSelected, Params().texts(ids));
     };
     co_await term.transaction(Scope::system(), work);

@@ -390,17 +390,23 @@ inline constexpr const char* kLatecomersEnd =
     "SELECT id FROM (SELECT id FROM devices WHERE desired_release_id IS NULL AND revoked_at IS "
     "NULL AND removed_at IS NULL AND id > $1::uuid ORDER BY id LIMIT 5000) part ORDER BY id DESC "
     "LIMIT 1";
-// Behind $1, up to $2. One that its rollout knows already cannot run the release, one that another
-// rollout is about to give something gets that, and a release that was found invalid goes to nobody
-// any more.
+// One that its rollout knows already cannot run the release, one that another rollout is about to
+// give something gets that, and a release that was found invalid goes to nobody any more.
+#define FLOCK_LATECOMER                                                                           \
+  "FROM devices d JOIN fleets f ON f.id = d.fleet_id JOIN deployments p ON p.id = "               \
+  "f.deployment_id WHERE d.desired_release_id IS NULL AND d.revoked_at IS NULL AND d.removed_at " \
+  "IS NULL AND p.rollout_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM rollout_devices x WHERE "   \
+  "x.org_id = d.org_id AND x.device_id = d.id AND (x.rollout_id = p.rollout_id OR (x.state IN "   \
+  "('WAITING', 'PENDING') AND x.desired_version = 0))) AND NOT EXISTS (SELECT 1 FROM releases l " \
+  "WHERE l.id = p.release_id AND l.state = 'INVALID')"
+// Behind $1, up to $2.
 inline constexpr const char* kLatecomers =
-    "SELECT d.id, d.org_id, p.rollout_id FROM "
-    "devices d JOIN fleets f ON f.id = d.fleet_id JOIN deployments p ON p.id = f.deployment_id"
-    " WHERE d.id > $1::uuid AND d.id <= $2::uuid AND d.desired_release_id IS NULL AND NOT "
-    "d.selection_stale AND d.revoked_at IS NULL AND d.removed_at IS NULL AND p.rollout_id IS NOT "
-    "NULL AND NOT EXISTS (SELECT 1 FROM rollout_devices x WHERE x.org_id = d.org_id AND "
-    "x.device_id = d.id AND (x.rollout_id = p.rollout_id OR (x.state IN ('WAITING', 'PENDING') AND "
-    "x.desired_version = 0))) AND NOT EXISTS (SELECT 1 FROM releases l WHERE l.id = p.release_id "
-    "AND l.state = 'INVALID')";
+    "SELECT d.id, d.org_id, p.rollout_id " FLOCK_LATECOMER
+    " AND d.id > $1::uuid AND d.id <= $2::uuid AND NOT d.selection_stale";
+// Those among $2 that are new or were changed: nobody waits until its part has its turn.
+inline constexpr const char* kLatecomersAmong =
+    "SELECT d.id, d.org_id, p.rollout_id " FLOCK_LATECOMER
+    " AND d.org_id = $1 AND d.id = ANY($2::uuid[])";
+#undef FLOCK_LATECOMER
 
 }  // namespace flock::postgres::sql
