@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "async/loop.h"
+#include "base/error.h"
 #include "domain/rollout_decide.h"
 #include "rollouts_live.h"
 #include "services/rollout_engine.h"
@@ -115,16 +116,15 @@ class Bench {
         "= now() WHERE org_id = $1 AND rollout_id = $2 AND place < 100000",
         Params().text(org_).text(bare));
     keep_tallies(true);
-    const double advance =
-        co_await time(sql::kRolloutLetGo,
-                      Params().text(org_).text(ours).integer(2).integer(100'000).boolean(false));
+    const double advance = co_await time(
+        sql::kRolloutLetGo,
+        Params().text(org_).text(ours).integer(stage_of_100000()).integer(100'000).boolean(false));
     show("advancing a stage of 100,000", advance, bare_advance, "the bare UPDATE", 2);
     co_await decision(ours);
     // They have been measured, and go on no more.
     postgres_.execute(
-        "\\c flock\nSET flock.system = on; UPDATE rollouts SET state = 'ABORTED', ended_at = "
-        "now(); "
-        "UPDATE rollout_devices SET state = 'SKIPPED';");
+        "\\c flock\nTRUNCATE rollout_devices, rollout_tallies; UPDATE deployments SET state = "
+        "'EXECUTED'; UPDATE rollouts SET state = 'ABORTED', ended_at = now();");
     co_await bench::run_live(stack_, *db_, {.org = org_});
     db_->close();
   }
@@ -162,6 +162,13 @@ class Bench {
                             .texts(ends)
                             .text(services::progress_json({})));
     co_return rollout;
+  }
+
+  // The first that has so many devices.
+  std::int64_t stage_of_100000() const {
+    const auto ends = domain::stage_ends(staged(), std::stoll(count_));
+    return std::find_if(ends.begin(), ends.end(), [](auto end) { return end >= 100'000; }) -
+           ends.begin();
   }
 
   void keep_tallies(bool on) const {
@@ -217,9 +224,16 @@ class Bench {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
   decisions();
-  const faults::Stack stack;
-  Bench bench(stack, argc > 1 ? argv[1] : "1000000");
-  Loop loop;
-  loop.run(bench.run());
+  try {
+    const faults::Stack stack;
+    Bench bench(stack, argc > 1 ? argv[1] : "1000000");
+    Loop loop;
+    loop.run(bench.run());
+    return 0;
+  } catch (const Error& error) {
+    std::fprintf(stderr, "Error: %s\n", error.describe().c_str());
+    return 1;
+  }
 }

@@ -4,5 +4,6 @@
 set -euo pipefail
 . "$(dirname "$0")/../scripts/lib.sh"
 count=${FLOCK_BENCH_DEVICES:-1000000}
+unset FLOCK_BENCH_DEVICES   # flock-api does not start with a FLOCK_ variable that it does not know
 [ "$count" -ge 100000 ] || die "$count devices have no stage of 100,000" "set FLOCK_BENCH_DEVICES to 100000 or more"
 "${1:-$root/build/release}/bench/bench_rollouts" "$count"

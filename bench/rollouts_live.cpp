@@ -27,7 +27,7 @@ using postgres::Scope;
 using Clock = std::chrono::steady_clock;
 using Report = device::v1::ReportedState;
 
-constexpr int kDevicesOfStage = 4, kSamples = 49;
+constexpr int kDevicesOfStage = 4, kSamples = 48;
 constexpr double kMinute = 60;
 
 double seconds_since(Clock::time_point at) {
@@ -39,7 +39,7 @@ class Live {
   Live(Executor executor, const faults::Stack& stack, postgres::Database& db, LiveOptions options)
       : db_(db),
         options_(std::move(options)),
-        keys_(crypto::SealingKeys::load(stack.dir.file("keys"))),
+        keys_(crypto::SealingKeys::load(stack.dir.file("keys/sealing"))),
         scheduler_(stack, "scheduler", {}, "scheduler"),
         bus_(executor, stack.bus("bench")),
         scope_(executor) {}
