@@ -11,7 +11,7 @@ namespace bj = boost::json;
 
 constexpr const char* kRollout =
     R"({"id":"r1","release":{"version":"2"},"state":"RUNNING","stage":1,"stages":[{"devices":1,"soak":"10m"},{"devices":4,"soak":"0s"}],)"
-    R"("gates":[{"signal":"failed","at_most":0.1,"sample":1,"now":0,"measured_on":1,"result":"PASS","since":"2026-11-24T10:00:00.000Z"}],)"
+    R"("gates":[{"title":"failed","signal":"failed","at_most":0.1,"sample":1,"now":0,"measured_on":1,"result":"PASS","since":"2026-11-24T10:00:00.000Z"}],)"
     R"("counts":{"total":4,"confirmed":1,"failed":0},"reason":"stage 1 of 2 is watched for 10m"})";
 
 TEST_F(Cli, DeploysInStages) {
@@ -50,11 +50,32 @@ TEST_F(Cli, DeploysInStages) {
           {"max_updating", 5},
           {"on_failure", "ROLL_BACK"}}));
   EXPECT_EQ(strategy({"--stages", "1", "--by-hand"}).at("kind"), "manual");
+  const std::string file = dir.write(
+      "gates.json", R"([{"kind":"webhook","url":"https://qa.example.com","secret":"whsec_x"}])");
+  EXPECT_EQ(strategy({"--gate", "p95(load_1m)<=4@10", "--gate", "max(web/memory_bytes)<=1e9",
+                      "--gate", "comparison@20", "--gates", file})
+                .at("gates"),
+            (bj::array{bj::object{{"kind", "metric"},
+                                  {"aggregate", "p95"},
+                                  {"metric", "load_1m"},
+                                  {"at_most", 4.0},
+                                  {"sample", 10}},
+                       bj::object{{"kind", "metric"},
+                                  {"aggregate", "max"},
+                                  {"service", "web"},
+                                  {"metric", "memory_bytes"},
+                                  {"at_most", 1e9}},
+                       bj::object{{"kind", "comparison"}, {"sample", 20}},
+                       bj::object{{"kind", "webhook"},
+                                  {"url", "https://qa.example.com"},
+                                  {"secret", "whsec_x"}}}));
   for (const std::vector<std::string>& bad :
        std::vector<std::vector<std::string>>{{"--stages", "some"},
                                              {"--stages", "5%,x"},
                                              {"--gate", "failed"},
                                              {"--gate", "failed<=x"},
+                                             {"--gate", "p95(load_1m)<=x"},
+                                             {"--gate", "comparison@x"},
                                              {"--on-failure", "cry"},
                                              {"--by-hand"},
                                              {"--canary", "--stages", "1"},
@@ -135,22 +156,28 @@ TEST(RolloutScreen, ShowsWhatAStrangerNeeds) {
       {"2", "rollout",
        R"({"id":"r1","release":{"version":"2"},"state":"RUNNING","stage":2,"stages":[{},{},{}],)"
        R"("gates":[{"signal":"failed","at_most":0.05,"now":0.6,"measured_on":5,"result":"FAIL"},)"
-       R"({"signal":"online","at_least":0.95,"measured_on":5,"result":"UNKNOWN","dry_run":true}],)"
+       R"({"signal":"online","at_least":0.95,"measured_on":5,"result":"UNKNOWN","dry_run":true},)"
+       R"({"kind":"metric","title":"load","at_most":4,"now":12.5,"measured_on":2,"result":"FAIL"},)"
+       R"({"kind":"webhook","title":"qa","measured_on":1,"result":"PASS"},)"
+       R"({"kind":"comparison","title":"worse","alpha":0.01,"now":0.25,"measured_on":8,"result":"PASS"}],)"
        R"("counts":{"total":7,"confirmed":1,"failed":3,"waiting":2},"reason":"1 device is updating"})"});
   EXPECT_EQ(screen(shown, 24),
             "Rollout r1  RUNNING  release 2\n"
             "Stage 2 of 3   ██░░░░░░░░░░░░░░░░  1/7 confirmed · 3 failed…\n"
             "1 device is updating\n"
             "\n"
-            "GATE                NOW   NEEDS   DEVICES  SINCE\n"
-            "✗ failed            60 %  ≤ 5 %   5\n"
-            "… online (dry run)  -     ≥ 95 %  5\n"
+            "GATE                NOW   NEEDS     DEVICES  SINCE  REASON\n"
+            "✗ failed            60 %  ≤ 5 %     5\n"
+            "… online (dry run)  -     ≥ 95 %    5\n"
+            "✗ load              12.5  ≤ 4       2\n"
+            "✓ qa                -     pass      1\n"
+            "✓ worse             25 %  p > 0.01  8\n"
             "\n"
             "✓✗✗✗…○·\n"
             "\n"
             "✗ gw-2 and 1 more   no_space: needs 412 MB, has 290 MB\n"
             "✗ gw-4   exited: with \xef\xbf\xbd[31m code 1 and a text that is longe…\n");
-  EXPECT_EQ(shown.lines(11).size(), 10U) << "the signs go first";
+  EXPECT_EQ(shown.lines(14).size(), 13U) << "the signs go first";
   EXPECT_EQ(shown.lines(5).size(), 3U);
 }
 

@@ -44,6 +44,7 @@ struct HttpClient::Impl {
       exchange.endpoint.host = url.host;
       exchange.endpoint.port = url.port;
       exchange.endpoint.tls = options.tls;
+      exchange.endpoint.allowed = options.allowed;
     }
     const bool default_port = url.port == (url.scheme == "https" ? "443" : "80");
     const std::string host =

@@ -19,6 +19,7 @@ struct ClientOptions {
   std::size_t body_bytes = 16 * 1024 * 1024;
   std::size_t idle_connections = 8;  // kept per origin
   std::string user_agent = "flock";
+  std::function<bool(const std::string& address)> allowed;  // stream.h: Endpoint
   bool repeatable = false;  // every request, whatever its method, may be sent twice
 };
 
@@ -30,7 +31,8 @@ class HttpClient {
   HttpClient(Executor executor, ClientOptions options);
   ~HttpClient();
 
-  // `url` absolute. The status is not judged. Throws kUnavailable, kTimeout, kProtocol, kTooLarge.
+  // `url` absolute. The status is not judged. Throws kUnavailable, kTimeout, kProtocol, kTooLarge,
+  // and kForbidden for an address that is not allowed.
   Task<Response> send(std::string method, std::string url, Headers headers, std::string body);
   Task<Response> get(std::string url, Headers headers = {});
 

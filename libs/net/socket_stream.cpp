@@ -219,7 +219,15 @@ Task<StreamPtr> connect(Endpoint endpoint) {
     co_return std::make_unique<SocketStream<unix_protocol::socket>>(std::move(socket), "unix");
   }
 
-  const std::vector<tcp::endpoint> addresses = co_await resolve(endpoint.host, endpoint.port);
+  std::vector<tcp::endpoint> addresses = co_await resolve(endpoint.host, endpoint.port);
+  if (endpoint.allowed) {
+    std::erase_if(addresses, [&](const tcp::endpoint& found) {
+      return !endpoint.allowed(found.address().to_string());
+    });
+    if (addresses.empty())
+      throw Error(Code::kForbidden, "the host's address is not one that may be called")
+          .with("host", endpoint.host);
+  }
   tcp::socket socket(executor);
   const auto [error, reached] = co_await asio::async_connect(socket, addresses, kTuple);
   if (error) throw translate(error, endpoint.host + ":" + endpoint.port, false);

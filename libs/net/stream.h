@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -62,9 +63,13 @@ struct Endpoint {
   std::string port;
   std::string path;  // kUnix
   std::shared_ptr<TlsContext> tls;
+  // Asked for each address, as text, before it is called; empty: all may be. What is asked is what
+  // is called: a name that leads elsewhere the next moment changes nothing.
+  std::function<bool(const std::string& address)> allowed = {};
 };
 // Resolves (in the blocking pool unless `host` is an address), connects to the addresses in turn,
-// shakes hands. The caller sets the overall limit with with_deadline().
+// shakes hands. kForbidden when no address is allowed. The caller sets the overall limit with
+// with_deadline().
 Task<StreamPtr> connect(Endpoint endpoint);
 
 // Accepts on a TCP port (0: any free one) or a unix path.

@@ -91,6 +91,19 @@ bool contained(const std::vector<std::string>& networks, const Address& address)
   });
 }
 
+bool is_public(const Address& address) {
+  if (address.is_v4()) {
+    static const std::vector<std::string> special{
+        "0.0.0.0/8",     "10.0.0.0/8",      "100.64.0.0/10",  "127.0.0.0/8",    "169.254.0.0/16",
+        "172.16.0.0/12", "192.0.0.0/24",    "192.0.2.0/24",   "192.88.99.0/24", "192.168.0.0/16",
+        "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4",    "240.0.0.0/4"};
+    return !contained(special, address);
+  }
+  // Global unicast; without Teredo and its neighbours, documentation, and IPv4 within (6to4).
+  return contained({"2000::/3"}, address) &&
+         !contained({"2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"}, address);
+}
+
 std::optional<Address> client_address(std::string_view peer, std::string_view forwarded_for,
                                       const std::vector<std::string>& trusted) {
   std::optional<Address> client = parse_host(peer);

@@ -32,6 +32,11 @@ std::optional<Network> parse_network(std::string_view text);
 // Whether `networks` (all of which parse_network takes) hold `address`.
 bool contained(const std::vector<std::string>& networks, const Address& address);
 
+// Whether anybody on the internet can have this address: none that is private, local, shared, for
+// documentation, multicast, or a way to put one of those into another (IANA's special-purpose
+// registries, RFC 6890).
+bool is_public(const Address& address);
+
 // Who sent a request: `peer` ("host:port") itself, or, where that is one of our `trusted` proxies,
 // the last address in X-Forwarded-For that no trusted proxy has. What stands before it anybody
 // could have written. Nullopt when the peer has no address (a unix socket) or a trusted proxy wrote

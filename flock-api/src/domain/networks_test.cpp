@@ -37,6 +37,18 @@ TEST(Networks, AreRefusedWhenTheyAreNone) {
     EXPECT_FALSE(parse_network(bad)) << bad;
 }
 
+TEST(Networks, PublicAddressesAreThoseAnybodyCanHave) {
+  for (const char* text : {"8.8.8.8", "100.63.0.1", "172.32.0.1", "2600:1f18::1", "2a00:1450::1"})
+    EXPECT_TRUE(is_public(*parse_address(text))) << text;
+  for (const char* text :
+       {"0.0.0.0",         "10.0.0.1",    "100.64.0.1",  "127.0.0.1",       "169.254.169.254",
+        "172.16.0.1",      "192.168.1.1", "192.0.2.1",   "198.18.0.1",      "224.0.0.1",
+        "255.255.255.255", "::",          "::1",         "::ffff:10.0.0.1", "fe80::1",
+        "fd00::1",         "ff02::1",     "2001:db8::1", "2001::1",         "2002:a00:1::",
+        "64:ff9b::a00:1",  "::10.0.0.1"})
+    EXPECT_FALSE(is_public(*parse_address(text))) << text;
+}
+
 std::string client(const char* peer, const char* forwarded, std::vector<std::string> trusted) {
   const auto address = client_address(peer, forwarded, trusted);
   return address ? to_string(*address) : "";

@@ -150,7 +150,7 @@ class Look {
   std::string failing_gate(bool at_the_end) const {
     for (std::size_t i = 0; i < plan_.gates.size(); ++i) {
       const Gate& gate = plan_.gates[i];
-      if (gate.dry_run || wants_much(gate.signal) != at_the_end) continue;
+      if (gate.dry_run || is_judged_at_the_end(gate) != at_the_end) continue;
       if (seen_.gates.at(i).result == GateResult::kFail) return describe(gate, seen_.gates[i]);
     }
     return "";
@@ -197,6 +197,7 @@ class Look {
     if (!skip) {
       if (!progress_.skip_soak && seen_.now_ms - progress_.settled_ms < stage().soak.count())
         return wait(stage_text() + " is watched for " + to_string(stage().soak));
+      if (auto check = check_to_come()) return *check;
       if (std::string cause = failing_gate(true); !cause.empty()) return failed(std::move(cause));
       if (auto unknown = unknown_gate()) return *unknown;
     }
@@ -206,13 +207,29 @@ class Look {
     return take(Step::kNextStage, stage_text() + " is done");
   }
 
+  // A gate that looks elsewhere must have looked since the stage's devices settled. Whoever looks
+  // is waited for as long as a check may be old; then it cannot be judged.
+  std::optional<Decision> check_to_come() const {
+    const std::int64_t soak = progress_.skip_soak ? 0 : stage().soak.count();
+    const std::int64_t waited = seen_.now_ms - progress_.settled_ms - soak;
+    for (std::size_t i = 0; i < plan_.gates.size(); ++i) {
+      const Gate& gate = plan_.gates[i];
+      if (gate.dry_run || !gate.is_elsewhere()) continue;
+      if (seen_.gates.at(i).looked_ms >= progress_.settled_ms) continue;
+      if (waited <= longest_age(gate).count())
+        return wait(stage_text() + " is done but for a look at " + title(gate));
+    }
+    return std::nullopt;
+  }
+
   // A gate that cannot be judged stops the rollout until somebody looks, unless it may yet be.
   std::optional<Decision> unknown_gate() const {
     for (std::size_t i = 0; i < plan_.gates.size(); ++i) {
       const Gate& gate = plan_.gates[i];
       const GateView& view = seen_.gates.at(i);
       if (gate.dry_run || view.result != GateResult::kUnknown) continue;
-      if (view.last != GateResult::kUnknown)
+      const bool again = gate.is_elsewhere() && view.looked_ms > 0 && view.row < gate.in_a_row;
+      if (view.last != GateResult::kUnknown || again)
         return wait(describe(gate, view) + ", seen " + std::to_string(view.row) + " of " +
                     std::to_string(gate.in_a_row) + " times");
       if (away() > 0 && !patience_is_over())
@@ -359,6 +376,7 @@ RolloutProgress obey(RolloutProgress progress, Order order, const StageCounts& c
       if (state != State::kPaused) throw refused(order, state, "it is not paused");
       progress.state = progress.returning ? State::kRollingBack : State::kRunning;
       progress.forgiven = progress.returning ? counts.stuck : counts.failed;
+      progress.accepted_ms = now_ms;
       progress.settled_ms = 0;  // it is watched again
       progress.why = "an operator let it go on";
       return progress;
@@ -374,6 +392,7 @@ RolloutProgress obey(RolloutProgress progress, Order order, const StageCounts& c
         throw refused(order, state, "only one that goes forward has stages to come");
       progress.state = State::kRunning;
       progress.forgiven = counts.failed;
+      progress.accepted_ms = now_ms;
       (order == Order::kAdvance ? progress.go_on : progress.finish) = true;
       progress.why = order == Order::kAdvance ? "an operator let the next stage begin"
                                               : "an operator let all devices begin";
@@ -399,6 +418,7 @@ RolloutProgress obey(RolloutProgress progress, Order order, const StageCounts& c
       if (counts.failed == 0) throw refused(order, state, "no device has failed");
       progress.state = State::kRunning;
       progress.forgiven = 0;
+      progress.accepted_ms = now_ms;
       progress.settled_ms = 0;
       progress.opened_ms = now_ms;
       progress.why = "an operator gave the devices that failed another try";

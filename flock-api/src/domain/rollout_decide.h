@@ -39,7 +39,8 @@ struct RolloutProgress {
   std::int64_t opened_ms = 0;   // Unix time: since when it is open, or devices are taken back
   std::int64_t settled_ms = 0;  // since when its devices are settled; 0 while they are not
   std::int64_t forgiven = 0;  // failures, of the way back if it is on it, that an operator accepted
-  bool returning = false;     // devices are taken back; paused or not
+  std::int64_t accepted_ms = 0;  // since when: what gates elsewhere said before counts no more
+  bool returning = false;        // devices are taken back; paused or not
   bool approved = false;
   bool go_on = false;      // an operator said: the next stage, whatever the gates say
   bool skip_soak = false;  // an operator said: the open stage was watched long enough

@@ -80,6 +80,12 @@ class World {
                             static_cast<std::int64_t>(1 + random_() % 5),
                             static_cast<std::int64_t>(1 + random_() % 3), random_() % 5 == 0});
     }
+    if (random_() % 3 == 0) {
+      plan.gates.push_back({.in_a_row = static_cast<std::int64_t>(1 + random_() % 3),
+                            .dry_run = random_() % 5 == 0,
+                            .kind = GateKind::kWebhook,
+                            .url = "https://check.example.com"});
+    }
     if (random_() % 2 == 0) plan.limits.updating = static_cast<std::int64_t>(1 + random_() % 5);
     if (random_() % 4 == 0) plan.limits.per_minute = static_cast<std::int64_t>(1 + random_() % 8);
     if (random_() % 4 == 0) plan.windows.push_back({.from = 60, .to = 120});
@@ -101,6 +107,10 @@ class World {
     now_ += static_cast<std::int64_t>(random_() % 5000);
     if (!calm && random_() % 100 == 0)
       now_ += static_cast<std::int64_t>(random_() % 200'000) - 100'000;
+    if (random_() % 4 == 0) {  // somebody looks elsewhere; perhaps he is away for long
+      const GateResult result = calm ? GateResult::kPass : static_cast<GateResult>(random_() % 3);
+      check_ = {.at_ms = now_, .sample = 1, .verdict = result, .reason = "it said so"};
+    }
     for (Device& device : devices_) {
       if (random_() % 20 == 0) device.online = !device.online && (calm || random_() % 2 == 0);
       if (!plan_.windows.empty() && random_() % 50 == 0)
@@ -157,8 +167,12 @@ class World {
       c.returned += device.way == Way::kReturned;
       c.stuck += device.way == Way::kStuck;
     }
-    for (std::size_t i = 0; i < plan_.gates.size(); ++i)
-      seen.gates.push_back(look(plan_.gates[i], c, progress_.forgiven, gates_[i], now_));
+    for (std::size_t i = 0; i < plan_.gates.size(); ++i) {
+      const Gate& gate = plan_.gates[i];
+      seen.gates.push_back(gate.is_elsewhere()
+                               ? look(gate, check_, progress_.accepted_ms, gates_[i], now_)
+                               : look(gate, c, progress_.forgiven, gates_[i], now_));
+    }
     return seen;
   }
 
@@ -266,6 +280,7 @@ class World {
   std::vector<Device> devices_;
   std::vector<std::int64_t> ends_;
   std::vector<GateView> gates_;
+  Check check_;
   int pauses_ = 0;
 };
 

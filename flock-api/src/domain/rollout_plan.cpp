@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <type_traits>
 #include <utility>
+
+#include "domain/metrics.h"
 
 namespace flock::domain {
 namespace {
@@ -17,7 +20,36 @@ constexpr std::array<std::pair<Signal, std::string_view>, 6> kSignals{{
     {Signal::kUnhealthy, "unhealthy"},
     {Signal::kRestarting, "restarting"},
 }};
+constexpr std::array<std::pair<GateKind, std::string_view>, 5> kKinds{{
+    {GateKind::kDevices, "devices"},
+    {GateKind::kMetric, "metric"},
+    {GateKind::kQuery, "query"},
+    {GateKind::kWebhook, "webhook"},
+    {GateKind::kComparison, "comparison"},
+}};
+constexpr std::array<std::pair<Aggregate, std::string_view>, 3> kAggregates{{
+    {Aggregate::kAvg, "avg"},
+    {Aggregate::kMax, "max"},
+    {Aggregate::kP95, "p95"},
+}};
+
+template <class Table, class Value>
+std::string_view name_in(const Table& table, Value wanted) {
+  for (const auto& [value, name] : table)
+    if (value == wanted) return name;
+  return "";
+}
+template <class Table>
+auto value_in(const Table& table, std::string_view wanted) {
+  using Value = std::remove_const_t<decltype(table.front().first)>;
+  for (const auto& [value, name] : table)
+    if (name == wanted) return std::optional<Value>(value);
+  return std::optional<Value>();
+}
+
 constexpr Duration kLongestSoak{30LL * 86'400'000};
+constexpr Duration kLongestWindow{7LL * 86'400'000}, kLongestInterval{3'600'000};
+constexpr Duration kShortestInterval{5000}, kLongestTimeout{30'000};
 
 bool is_ratio(double value) { return value >= 0 && value <= 1; }  // false for NaN
 
@@ -47,17 +79,56 @@ void check_stages(const RolloutPlan& plan, std::vector<PlanFault>& faults) {
                       "the last stage must reach every device: 100"});
 }
 
+bool is_within(Duration value, Duration least, Duration most) {
+  return value >= least && value <= most;
+}
+std::string between(Duration least, Duration most) {
+  return "must be between " + to_string(least) + " and " + to_string(most);
+}
+
+// What only gates that look elsewhere have.
+void check_elsewhere(const Gate& gate, const std::string& at, std::vector<PlanFault>& faults) {
+  const auto require = [&](bool good, const char* key, std::string what) {
+    if (!good) faults.push_back({at + "/" + key, std::move(what)});
+  };
+  require(is_within(gate.interval, kShortestInterval, kLongestInterval), "interval",
+          between(kShortestInterval, kLongestInterval));
+  require(is_within(gate.window, kShortestInterval, kLongestWindow), "window",
+          between(kShortestInterval, kLongestWindow));
+  require(is_within(gate.timeout, Duration(100), kLongestTimeout), "timeout",
+          between(Duration(100), kLongestTimeout));
+  require(is_within(gate.after, Duration(0), kLongestWindow), "after",
+          between(Duration(0), kLongestWindow));
+  require(std::isfinite(gate.limit), gate.at_least ? "at_least" : "at_most", "must be a number");
+  require(gate.alpha >= 1e-6 && gate.alpha <= 0.5, "alpha", "must be between 0.000001 and 0.5");
+  require(gate.tolerance >= 0 && gate.tolerance <= 0.5, "tolerance", "must be between 0 and 0.5");
+  if (gate.kind == GateKind::kMetric) {
+    const auto named = [&](const auto& metric) { return metric.name == gate.metric; };
+    const bool known = gate.service.empty() ? std::ranges::any_of(host_metrics(), named)
+                                            : std::ranges::any_of(service_metrics(), named);
+    require(known, "metric",
+            gate.service.empty() ? "is no metric of a machine (flock metrics names them); one of a "
+                                   "service needs its service"
+                                 : "is no metric of a service");
+  }
+}
+
 void check_gates(const RolloutPlan& plan, std::vector<PlanFault>& faults) {
   if (plan.gates.size() > kMaxGates)
     faults.push_back({"/gates", "there may be " + std::to_string(kMaxGates) + " gates at most"});
   for (std::size_t i = 0; i < plan.gates.size(); ++i) {
     const Gate& gate = plan.gates[i];
     const std::string at = "/gates/" + std::to_string(i);
-    if (!is_ratio(gate.limit)) faults.push_back({at + "/limit", "must be between 0 and 1"});
+    if (gate.is_elsewhere()) check_elsewhere(gate, at, faults);
+    if (!gate.is_elsewhere() && !is_ratio(gate.limit))
+      faults.push_back({at + "/limit", "must be between 0 and 1"});
     if (gate.sample < 1) faults.push_back({at + "/sample", "must be at least 1"});
     if (gate.in_a_row < 1 || gate.in_a_row > 100)
       faults.push_back({at + "/in_a_row", "must be between 1 and 100"});
-    const auto same = [&](const Gate& other) { return other.signal == gate.signal; };
+    const auto same = [&](const Gate& other) {
+      return !other.is_elsewhere() && other.signal == gate.signal;
+    };
+    if (gate.is_elsewhere()) continue;
     if (std::any_of(plan.gates.begin(), plan.gates.begin() + static_cast<std::ptrdiff_t>(i), same))
       faults.push_back({at + "/signal", "there is a gate on it already"});
   }
@@ -87,19 +158,20 @@ void check_retries(const Retries& retries, std::vector<PlanFault>& faults) {
 
 }  // namespace
 
-std::string_view name_of(Signal signal) {
-  for (const auto& [value, name] : kSignals)
-    if (value == signal) return name;
-  return "";
-}
-
-std::optional<Signal> signal_named(std::string_view name) {
-  for (const auto& [value, known] : kSignals)
-    if (known == name) return value;
-  return std::nullopt;
+std::string_view name_of(Signal signal) { return name_in(kSignals, signal); }
+std::optional<Signal> signal_named(std::string_view name) { return value_in(kSignals, name); }
+std::string_view name_of(GateKind kind) { return name_in(kKinds, kind); }
+std::optional<GateKind> gate_kind_named(std::string_view name) { return value_in(kKinds, name); }
+std::string_view name_of(Aggregate aggregate) { return name_in(kAggregates, aggregate); }
+std::optional<Aggregate> aggregate_named(std::string_view name) {
+  return value_in(kAggregates, name);
 }
 
 bool wants_much(Signal signal) { return signal == Signal::kConfirmed || signal == Signal::kOnline; }
+
+bool is_judged_at_the_end(const Gate& gate) {
+  return !gate.is_elsewhere() && wants_much(gate.signal);
+}
 
 std::vector<PlanFault> faults_of(const RolloutPlan& plan) {
   std::vector<PlanFault> faults;

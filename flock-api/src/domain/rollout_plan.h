@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/secret.h"
 #include "base/time.h"
 #include "domain/maintenance_window.h"
 
@@ -36,13 +37,49 @@ std::optional<Signal> signal_named(std::string_view name);
 // Its limit is the least value that passes; that of the others is the most.
 bool wants_much(Signal signal);
 
+// Where a gate looks: at what the rollout's own devices reported, or elsewhere.
+enum class GateKind {
+  kDevices,     // a signal
+  kMetric,      // a metric of the devices reached, out of the time series
+  kQuery,       // a question of the operator's to the time series
+  kWebhook,     // a service of the operator's, which says pass or fail
+  kComparison,  // the devices reached beside those that are not yet (domain/comparison.h)
+};
+std::string_view name_of(GateKind kind);
+std::optional<GateKind> gate_kind_named(std::string_view name);
+
+enum class Aggregate { kAvg, kMax, kP95 };
+std::string_view name_of(Aggregate aggregate);
+std::optional<Aggregate> aggregate_named(std::string_view name);
+
 struct Gate {
   Signal signal = Signal::kFailed;
-  double limit = 0;           // 0..1
+  double limit = 0;           // 0..1 for kDevices
   std::int64_t sample = 1;    // devices that it must be measured on at least
-  std::int64_t in_a_row = 1;  // equal results, kGateEvery apart, before they count
+  std::int64_t in_a_row = 1;  // equal results, kGateEvery or `interval` apart, before they count
   bool dry_run = false;       // is shown, and stops nothing
+
+  // Of those that look elsewhere:
+  GateKind kind = GateKind::kDevices;
+  bool at_least = false;      // kMetric, kQuery: `limit` is the least value that passes
+  std::string label;          // what people call it; "": what it looks at
+  Duration interval{30'000};  // between two checks
+  Duration window{600'000};   // kMetric, kQuery: how far back rows may lie
+  std::string metric;         // kMetric: domain/metrics.h
+  std::string service;        // kMetric: whose; "": the machine's
+  Aggregate aggregate = Aggregate::kAvg;
+  std::string query;         // kQuery
+  std::string url;           // kWebhook
+  Secret secret;             // kWebhook: its key, in a new plan only; kept apart from it, sealed
+  Duration timeout{10'000};  // kWebhook: for the whole exchange
+  double alpha = 0.01;       // kComparison: the probability of a false alarm, at most
+  double tolerance = 0.01;   // kComparison: how much worse the updated may be, 0..0.5
+  Duration after{300'000};   // kComparison: a device counts this long after it was reached
+
+  bool is_elsewhere() const noexcept { return kind != GateKind::kDevices; }
 };
+// A gate that says how far a stage is, rather than how well it goes, is judged at its end only.
+bool is_judged_at_the_end(const Gate& gate);
 
 // 0: no limit.
 struct Limits {

@@ -156,6 +156,8 @@ class TargetThread {
     options.database = settings_.clickhouse_database;
     options.username = settings_.clickhouse_username;
     options.password = secret_from(settings_.clickhouse_password_file);
+    options.query_username = settings_.clickhouse_query_username;
+    options.query_password = secret_from(settings_.clickhouse_query_password_file);
     options.ca_pem = secret_from(settings_.clickhouse_ca_file);
     return options;
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rollout_engine.h"
 
+#include <algorithm>
 #include <boost/json/serialize.hpp>
 #include <cstdint>
 
@@ -11,6 +12,7 @@
 #include "services/rollout_selection.h"
 #include "services/rollout_turns.h"
 #include "services/unless_corrupt.h"
+#include "stores/postgres/gate_statements.h"
 #include "stores/postgres/rollout_statements.h"
 
 namespace flock::services {
@@ -147,6 +149,19 @@ Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const Ro
   }
 }
 
+// What was found last, for every gate of the plan; those that do not look elsewhere have none.
+Task<std::vector<Check>> checks_of(postgres::Transaction& tx, const LockedRollout& rollout) {
+  const std::vector<Gate>& gates = rollout.plan.gates;
+  std::vector<Check> out(gates.size());
+  if (std::ranges::none_of(gates, &Gate::is_elsewhere)) co_return out;
+  const auto rows = co_await tx.query(sql::kChecks, Params().text(rollout.org).text(rollout.id));
+  for (const Row& row : rows.rows) {
+    const auto gate = static_cast<std::size_t>(row.integer("gate"));
+    if (gate < out.size()) out[gate] = check_of(row);
+  }
+  co_return out;
+}
+
 bool in_last_stage(const LockedRollout& rollout) {
   return rollout.progress.stage + 1 == static_cast<std::int64_t>(rollout.plan.stages.size());
 }
@@ -210,9 +225,14 @@ Task<RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollou
     seen.gates = rollout.gates;  // as they were when it turned back
     co_return seen;
   }
-  for (std::size_t i = 0; i < rollout.plan.gates.size(); ++i)
-    seen.gates.push_back(look(rollout.plan.gates[i], seen.counts, rollout.progress.forgiven,
-                              rollout.gates[i], now_ms));
+  const std::vector<Check> checks = co_await checks_of(tx, rollout);
+  for (std::size_t i = 0; i < rollout.plan.gates.size(); ++i) {
+    const Gate& gate = rollout.plan.gates[i];
+    const GateView& before = rollout.gates[i];
+    seen.gates.push_back(gate.is_elsewhere()
+                             ? look(gate, checks[i], rollout.progress.accepted_ms, before, now_ms)
+                             : look(gate, seen.counts, rollout.progress.forgiven, before, now_ms));
+  }
   co_return seen;
 }
 

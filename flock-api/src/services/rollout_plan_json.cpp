@@ -16,30 +16,9 @@ using namespace domain;
 constexpr const char* kPolicies[] = {"STOP", "PAUSE", "ROLL_BACK"};
 constexpr std::int64_t kMost = 10'000'000;  // devices
 
-Duration read_time(json::Reader& in, const char* key, Duration fallback) {
-  const auto text = in.optional_string(key);
-  if (!text) return fallback;
-  try {
-    return parse_duration(*text);
-  } catch (const Error& error) {
-    in.problem(key, "invalid", error.hint());
-  }
-  return fallback;
-}
-
-std::optional<double> read_number(json::Reader& in, const char* key, double most) {
-  const bj::value* given = in.optional_value(key);
-  if (given == nullptr) return std::nullopt;
-  const double number = given->is_number() ? given->to_number<double>() : -1;
-  if (number >= 0 && number <= most) return number;
-  in.problem(key, "out_of_range",
-             "must be a number between 0 and " + std::to_string(static_cast<int>(most)));
-  return std::nullopt;
-}
-
 Stage read_stage(json::Reader& in, bool by_hand) {
   Stage stage;
-  const auto percent = read_number(in, "percent", 100);
+  const auto percent = read_number(in, "percent", 0, 100);
   stage.count = in.optional_integer("count", {1, kMost}).value_or(0);
   if (percent.has_value() == (stage.count > 0))
     in.problem("percent", "invalid", "say either percent or count");
@@ -48,27 +27,6 @@ Stage read_stage(json::Reader& in, bool by_hand) {
   stage.by_hand = in.optional_boolean("by_hand").value_or(by_hand);
   in.finish();
   return stage;
-}
-
-Gate read_gate(json::Reader& in) {
-  Gate gate;
-  const std::string name = in.string("signal");
-  const auto signal = signal_named(name);
-  if (!signal && !name.empty())
-    in.problem("signal", "invalid",
-               "is none of confirmed, online, failed, failed_lately, unhealthy, restarting");
-  gate.signal = signal.value_or(Signal::kFailed);
-  const char* right = wants_much(gate.signal) ? "at_least" : "at_most";
-  const auto least = read_number(in, "at_least", 1), most = read_number(in, "at_most", 1);
-  if ((wants_much(gate.signal) ? least : most).has_value() == false ||
-      (wants_much(gate.signal) ? most : least).has_value())
-    in.problem(right, "required", "a gate on " + name + " has " + right + ", and no other limit");
-  gate.limit = (wants_much(gate.signal) ? least : most).value_or(0);
-  gate.sample = in.optional_integer("sample", {1, kMost}).value_or(1);
-  gate.in_a_row = in.optional_integer("in_a_row", {1, 100}).value_or(1);
-  gate.dry_run = in.optional_boolean("dry_run").value_or(false);
-  in.finish();
-  return gate;
 }
 
 constexpr const char* kDays[] = {"MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"};
@@ -159,15 +117,6 @@ bj::object stage_json(const Stage& stage) {
     out["percent"] = std::round(stage.share * 1e8) / 1e6;
   out["soak"] = to_string(stage.soak);
   if (stage.by_hand) out["by_hand"] = true;
-  return out;
-}
-
-bj::object gate_json(const Gate& gate) {
-  bj::object out{{"signal", std::string(name_of(gate.signal))},
-                 {wants_much(gate.signal) ? "at_least" : "at_most", gate.limit},
-                 {"sample", gate.sample}};
-  if (gate.in_a_row > 1) out["in_a_row"] = gate.in_a_row;
-  if (gate.dry_run) out["dry_run"] = true;
   return out;
 }
 
@@ -266,6 +215,7 @@ std::string progress_json(const RolloutProgress& progress) {
   return bj::serialize(bj::object{{"opened_ms", progress.opened_ms},
                                   {"settled_ms", progress.settled_ms},
                                   {"forgiven", progress.forgiven},
+                                  {"accepted_ms", progress.accepted_ms},
                                   {"returning", progress.returning},
                                   {"approved", progress.approved},
                                   {"go_on", progress.go_on},
@@ -287,51 +237,13 @@ void read_progress(const std::string& text, RolloutProgress& progress) {
   progress.opened_ms = number("opened_ms");
   progress.settled_ms = number("settled_ms");
   progress.forgiven = number("forgiven");
+  progress.accepted_ms = number("accepted_ms");
   progress.returning = flag("returning");
   progress.approved = flag("approved");
   progress.go_on = flag("go_on");
   progress.skip_soak = flag("skip_soak");
   progress.finish = flag("finish");
   if (const bj::value* cause = stored.if_contains("cause")) progress.cause = cause->as_string();
-}
-
-bj::array gates_json(const RolloutPlan& plan, const std::vector<GateView>& views) {
-  bj::array out;
-  for (std::size_t i = 0; i < views.size(); ++i) {
-    const GateView& view = views[i];
-    bj::object gate = gate_json(plan.gates.at(i));
-    gate["now"] = view.now.value;
-    gate["measured_on"] = view.now.sample;
-    gate["result"] = std::string(name_of(view.result));
-    gate["last_look"] = std::string(name_of(view.last));
-    gate["looks"] = view.row;
-    gate["since_ms"] = view.since_ms;
-    gate["looked_ms"] = view.looked_ms;
-    out.push_back(std::move(gate));
-  }
-  return out;
-}
-
-std::vector<GateView> stored_gates(const std::string& text, std::size_t count) {
-  const auto result = [](const bj::value& name) {
-    return name == "PASS"   ? GateResult::kPass
-           : name == "FAIL" ? GateResult::kFail
-                            : GateResult::kUnknown;
-  };
-  std::vector<GateView> views;
-  for (const bj::value& gate : bj::parse(text).as_array()) {
-    GateView view;
-    view.now = {gate.at("now").to_number<double>(),
-                gate.at("measured_on").to_number<std::int64_t>()};
-    view.result = result(gate.at("result"));
-    view.last = result(gate.at("last_look"));
-    view.row = gate.at("looks").to_number<std::int64_t>();
-    view.since_ms = gate.at("since_ms").to_number<std::int64_t>();
-    view.looked_ms = gate.at("looked_ms").to_number<std::int64_t>();
-    views.push_back(view);
-  }
-  views.resize(count);
-  return views;
 }
 
 bj::object counts_json(const StageCounts& c) {

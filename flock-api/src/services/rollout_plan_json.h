@@ -3,12 +3,12 @@
 // deployment, the progress as the engine keeps it.
 #pragma once
 
-#include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <string>
 
 #include "base/json.h"
 #include "domain/rollout_decide.h"
+#include "services/gate_json.h"
 
 namespace flock::services {
 
@@ -22,11 +22,6 @@ boost::json::object plan_json(const domain::RolloutPlan& plan);
 // What a rollout's row does not have columns for.
 std::string progress_json(const domain::RolloutProgress& progress);
 void read_progress(const std::string& text, domain::RolloutProgress& progress);
-
-boost::json::array gates_json(const domain::RolloutPlan& plan,
-                              const std::vector<domain::GateView>& views);
-// As many as the plan has; those that are not stored yet are fresh.
-std::vector<domain::GateView> stored_gates(const std::string& text, std::size_t count);
 
 boost::json::object counts_json(const domain::StageCounts& counts);
 

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "stores/postgres/gate_statements.h"
 #include "stores/postgres/subscription_statements.h"
 #include "stores/postgres/variable_statements.h"
 
@@ -76,6 +77,21 @@ Task<void> reseal_subscriptions(postgres::Database& db, const crypto::SealingKey
   }
 }
 
+Task<void> reseal_gates(postgres::Database& db, const crypto::SealingKeys& keys) {
+  const auto again = [&](const Row& row) -> Task<void> {
+    const std::string org = row.text("org_id"), id = row.text("id"), &old = row.text("secret");
+    const std::string context = gate_context(org, id);
+    std::string fresh = keys.seal(Secret(keys.open(old, context)).reveal(), context);
+    co_await db.query(Scope::system(), sql::kGateSecretResealed,
+                      Params().text(org).text(id).text(old).text(std::move(fresh)));
+  };
+  for (std::string after = kFirst; !after.empty();) {
+    const auto rows = co_await db.query(Scope::system(), sql::kGateSecretsToReseal,
+                                        Params().text(sealed_by_present(keys)).text(after));
+    after = co_await reseal_page(rows, "gate", again);
+  }
+}
+
 Task<void> reseal_desired(postgres::Database& db, const crypto::SealingKeys& keys) {
   const auto again = [&](const Row& row) -> Task<void> {
     const std::string org = row.text("org_id"), id = row.text("id"), old = row.bytes("desired");
@@ -120,10 +136,15 @@ std::string subscription_context(const std::string& org, const std::string& id) 
   return "org/" + org + "/event-subscription/" + id;
 }
 
+std::string gate_context(const std::string& org, const std::string& id) {
+  return "org/" + org + "/gate/" + id;
+}
+
 Task<void> reseal_all(postgres::Database& db, const crypto::SealingKeys& keys) {
   co_await reseal_variables(db, keys);
   co_await reseal_desired(db, keys);
   co_await reseal_subscriptions(db, keys);
+  co_await reseal_gates(db, keys);
 }
 
 }  // namespace flock::services

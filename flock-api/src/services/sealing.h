@@ -27,6 +27,8 @@ std::string open_desired(const crypto::SealingKeys& keys, const std::string& org
 
 // Of a subscription's signing secret, the present and the previous one.
 std::string subscription_context(const std::string& org, const std::string& id);
+// Of what the requests of a gate's webhook are signed with.
+std::string gate_context(const std::string& org, const std::string& id);
 
 // Seals with the present key what an older one sealed, in small steps; may be repeated, and done
 // beside others that do the same. A value that cannot be opened is logged, by its place, and left.

@@ -96,6 +96,12 @@ class FlakySeries final : public stores::TimeSeries {
   Task<std::vector<stores::MetricPoint>> range(stores::MetricQuery q) override {
     return memory_->range(std::move(q));
   }
+  Task<stores::Summary> summary(stores::SummaryQuery q) override {
+    return memory_->summary(std::move(q));
+  }
+  Task<stores::OperatorAnswer> ask(stores::OperatorQuery q) override {
+    return memory_->ask(std::move(q));
+  }
   Task<stores::LogPage> logs(stores::LogQuery q) override { return memory_->logs(std::move(q)); }
   Task<std::vector<stores::LogRow>> arrived(stores::LogQuery q, std::int64_t from) override {
     return memory_->arrived(std::move(q), from);

@@ -173,6 +173,10 @@ class Away final : public stores::TimeSeries {
   Task<void> insert(stores::Rows) override { return away<void>(); }
   Task<Points> latest(stores::MetricQuery) override { return away<Points>(); }
   Task<Points> range(stores::MetricQuery) override { return away<Points>(); }
+  Task<stores::Summary> summary(stores::SummaryQuery) override { return away<stores::Summary>(); }
+  Task<stores::OperatorAnswer> ask(stores::OperatorQuery) override {
+    return away<stores::OperatorAnswer>();
+  }
   Task<stores::LogPage> logs(stores::LogQuery) override { return away<stores::LogPage>(); }
   Task<std::vector<LogRow>> arrived(stores::LogQuery, std::int64_t) override {
     return away<std::vector<LogRow>>();
@@ -201,6 +205,12 @@ class Flaky final : public stores::TimeSeries {
   Task<void> insert(stores::Rows rows) override { return memory_->insert(std::move(rows)); }
   Task<Points> latest(stores::MetricQuery query) override { return memory_->latest(query); }
   Task<Points> range(stores::MetricQuery query) override { return memory_->range(query); }
+  Task<stores::Summary> summary(stores::SummaryQuery query) override {
+    return memory_->summary(query);
+  }
+  Task<stores::OperatorAnswer> ask(stores::OperatorQuery query) override {
+    return memory_->ask(query);
+  }
   Task<stores::LogPage> logs(stores::LogQuery query) override { return memory_->logs(query); }
   Task<std::vector<LogRow>> arrived(stores::LogQuery query, std::int64_t from) override {
     if (away) throw Error(Code::kUnavailable, "the store of time series is away");

@@ -100,7 +100,8 @@ class Fleet {
   Backend backend;
   Api api;
   std::vector<std::unique_ptr<FakeDevice>> devices;
-  std::set<std::string> bad, held;  // releases that fail, and those that take for ever
+  // Releases that fail, those that take for ever, and those whose service restarts again and again.
+  std::set<std::string> bad, held, restless;
 
  private:
   Task<void> live(FakeDevice& device) {
@@ -113,6 +114,8 @@ class Fleet {
         report.set_error_code("exited");
         report.set_error("web: exit 1");
       }
+      if (restless.contains(release))
+        for (auto& service : *report.mutable_services()) service.set_restart_count(5);
       co_await device.report(std::move(report));
     }
   }
@@ -120,5 +123,11 @@ class Fleet {
   std::string secret_;
   TaskScope work_;
 };
+
+inline bj::object staged(bj::array stages, bj::object more = {}) {
+  more["kind"] = "progressive";
+  more["stages"] = std::move(stages);
+  return more;
+}
 
 }  // namespace flock::targets::itest

@@ -42,7 +42,9 @@ void Settings::bind(config::Schema& schema) {
   schema.add("api.trusted_proxies", api_trusted_proxies,
              "networks of reverse proxies whose X-Forwarded-For is believed");
   schema.add("webhooks.allow_loopback", webhooks_allow_loopback,
-             "for development: event subscriptions may name http:// on loopback");
+             "for development: event subscriptions and gates may name http:// on loopback");
+  schema.add("webhooks.allowed_networks", webhooks_allowed_networks,
+             "private networks that webhooks may reach, beside all public addresses");
   schema.add("shutdown_delay", shutdown_delay, "time between not ready and drain");
   schema.add("shutdown_timeout", shutdown_timeout, "limit for drain and stop");
   schema.add("postgres.url", postgres_url, "libpq connection string without password");
@@ -56,6 +58,10 @@ void Settings::bind(config::Schema& schema) {
   schema.add("clickhouse.database", clickhouse_database, "made when it is not there");
   schema.add("clickhouse.username", clickhouse_username, "may create, alter, insert and select");
   schema.add("clickhouse.password_file", clickhouse_password_file, "file with the password");
+  schema.add("clickhouse.query_username", clickhouse_query_username,
+             "who runs operators' own queries; may select and no more. Default: username");
+  schema.add("clickhouse.query_password_file", clickhouse_query_password_file,
+             "file with its password");
   schema.add("clickhouse.ca_file", clickhouse_ca_file, "PEM; https: instead of the system's roots");
   schema.add("retention.telemetry_days", retention_telemetry_days,
              "how long metrics, connectivity and updates are kept", 1, stores::kMaxRetentionDays);
@@ -128,10 +134,12 @@ void Settings::validate() const {
   }
   check("admin.listen", [&] { net::parse_host_port(admin_listen); });
   check("api.listen", [&] { net::parse_host_port(api_listen); });
-  for (const std::string& network : api_trusted_proxies) {
-    if (!domain::parse_network(network))
-      problems.push_back(
-          {"api.trusted_proxies", "invalid", network + " is no network like 10.0.0.0/8"});
+  for (const auto& [key, networks] :
+       {std::pair{"api.trusted_proxies", &api_trusted_proxies},
+        std::pair{"webhooks.allowed_networks", &webhooks_allowed_networks}}) {
+    for (const std::string& network : *networks)
+      if (!domain::parse_network(network))
+        problems.push_back({key, "invalid", network + " is no network like 10.0.0.0/8"});
   }
   if (live_state_kind != "valkey" && live_state_kind != "memory")
     problems.push_back({"live_state.kind", "invalid", "must be valkey or memory"});

@@ -20,6 +20,7 @@ struct Settings {
   std::string api_listen = "127.0.0.1:8080", api_tls_certificate_file, api_tls_key_file;
   std::vector<std::string> api_trusted_proxies;
   bool webhooks_allow_loopback = false;
+  std::vector<std::string> webhooks_allowed_networks;
   std::int64_t api_rate_limit = 6000;  // requests a minute for each caller; 0: no limit
   Duration shutdown_delay{0}, shutdown_timeout{15'000};
   std::string postgres_url = "postgresql:///flock", postgres_password_file;
@@ -28,7 +29,8 @@ struct Settings {
               live_state_password_file;
   std::string clickhouse_kind = "clickhouse", clickhouse_url = "http://127.0.0.1:8123",
               clickhouse_database = "flock", clickhouse_username = "default",
-              clickhouse_password_file, clickhouse_ca_file;
+              clickhouse_password_file, clickhouse_ca_file, clickhouse_query_username,
+              clickhouse_query_password_file;
   std::int64_t retention_telemetry_days = 30, retention_logs_days = 14;
   std::string mqtt_url = "mqtts://127.0.0.1:8883", mqtt_ca_file, mqtt_password_file;
   std::vector<std::string> mqtt_device_urls;

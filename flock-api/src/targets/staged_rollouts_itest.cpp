@@ -15,12 +15,6 @@ using namespace itest;
 
 class StagedRollouts : public SiteTest<Fleet> {};
 
-bj::object staged(bj::array stages, bj::object more = {}) {
-  more["kind"] = "progressive";
-  more["stages"] = std::move(stages);
-  return more;
-}
-
 TEST_F(StagedRollouts, ADeviceThatWentBackByItselfHasFailedAndShowsWhatItRuns) {
   on_site([](Fleet& f) -> Task<void> {
     co_await f.grow(1);

@@ -13,6 +13,7 @@
 #include "crypto/keys.h"
 #include "crypto/seal.h"
 #include "mqtt/client.h"
+#include "services/webhooks.h"
 #include "stores/live_state/live_state.h"
 #include "stores/postgres/database.h"
 #include "stores/time_series/time_series.h"
@@ -45,6 +46,10 @@ struct Parts {
 inline const crypto::SealingKeys& keys_of(const Parts& parts) {
   FLOCK_ASSERT(parts.sealing != nullptr);
   return *parts.sealing;
+}
+
+inline services::WebhookRules webhook_rules(const Settings& settings) {
+  return {settings.webhooks_allow_loopback, settings.webhooks_allowed_networks};
 }
 
 // One part of the product with its own life. start: can work when it returns. drain: takes no new

@@ -6,6 +6,7 @@
 
 #include "async/loop.h"
 #include "base/bytes.h"
+#include "base/json.h"
 #include "commands/deployment_plan.h"
 #include "commands/releases.h"
 #include "input.h"
@@ -51,16 +52,48 @@ bj::array stages_of(const Arguments& arguments) {
   return out;
 }
 
-// "confirmed>=95%" or "failed<=0.1"; with "@20" it is measured on at least 20 devices.
-bj::object gate_of(const std::string& text) {
-  const std::size_t sign = text.find_first_of("<>"), at = text.find('@');
-  if (sign == std::string::npos || text.substr(sign + 1, 1) != "=")
-    throw bad_flag("gate", text, "say it as confirmed>=95% or failed<=10%@20");
-  bj::object gate{
-      {"signal", text.substr(0, sign)},
-      {text[sign] == '>' ? "at_least" : "at_most",
-       share(text.substr(sign + 2, at == std::string::npos ? at : at - sign - 2), "gate")}};
-  if (at != std::string::npos) gate["sample"] = number("gate", text.substr(at + 1), 1);
+// "p95(load_1m)" or "max(web/memory_bytes)".
+void read_metric(const std::string& text, bj::object& gate) {
+  const std::size_t open = text.find('('), slash = text.find('/');
+  gate["kind"] = "metric";
+  gate["aggregate"] = text.substr(0, open);
+  std::string metric = text.substr(open + 1, text.size() - open - 2);
+  if (slash != std::string::npos) {
+    gate["service"] = text.substr(open + 1, slash - open - 1);
+    metric = text.substr(slash + 1, text.size() - slash - 2);
+  }
+  gate["metric"] = std::move(metric);
+}
+
+double plain_number(const std::string& text, const std::string& rule) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (end == text.c_str() || *end != 0) throw bad_flag("gate", rule, "ends with a number");
+  return value;
+}
+
+// "confirmed>=95%", "failed<=0.1", "p95(load_1m)<=4", "comparison"; with "@20" it is measured on at
+// least 20 devices.
+bj::object gate_of(const std::string& rule) {
+  const std::size_t at = rule.find('@');
+  const std::string text = rule.substr(0, at);
+  bj::object gate;
+  if (text == "comparison") {
+    gate["kind"] = text;
+  } else {
+    const std::size_t sign = text.find_first_of("<>");
+    if (sign == std::string::npos || text.substr(sign + 1, 1) != "=")
+      throw bad_flag("gate", rule, "say it as confirmed>=95%, failed<=10%@20 or p95(load_1m)<=4");
+    const std::string what = text.substr(0, sign), limit = text.substr(sign + 2);
+    const bool is_metric = what.find('(') != std::string::npos && what.ends_with(')');
+    if (is_metric)
+      read_metric(what, gate);
+    else
+      gate["signal"] = what;
+    gate[text[sign] == '>' ? "at_least" : "at_most"] =
+        is_metric ? plain_number(limit, rule) : share(limit, "gate");
+  }
+  if (at != std::string::npos) gate["sample"] = number("gate", rule.substr(at + 1), 1);
   return gate;
 }
 
@@ -86,6 +119,16 @@ bj::object window_of(const std::string& text) {
   return window;
 }
 
+// Gates as the API takes them: one, or a list. Secrets stand there and in no argument.
+void read_gates(const std::string& path, bj::array& gates) {
+  const bj::value given = json::parse(read_input(path));
+  if (given.is_array()) {
+    for (const bj::value& gate : given.as_array()) gates.push_back(gate);
+  } else {
+    gates.push_back(given);
+  }
+}
+
 bj::object strategy(const Arguments& arguments) {
   bj::object out;
   const bool staged = arguments.has("stages");
@@ -101,6 +144,7 @@ bj::object strategy(const Arguments& arguments) {
   if (staged) out["stages"] = stages_of(arguments);
   bj::array gates;
   for (const std::string& gate : arguments.values("gate")) gates.push_back(gate_of(gate));
+  if (arguments.has("gates")) read_gates(arguments.value("gates"), gates);
   if (!gates.empty()) out["gates"] = std::move(gates);
   bj::array windows;
   for (const std::string& window : arguments.values("window")) windows.push_back(window_of(window));
@@ -225,7 +269,7 @@ Command deploy_command() {
       .summary = "roll a release out to a fleet and watch it",
       .verbs = {{.usage = "[FLEET] (--release VERSION | -f FILE) [--filter EXPR] [--plan] [--soak "
                           "5s] [--failure-timeout 10m] [--canary | --stages 1,10%] "
-                          "[--gate RULE] [--on-failure WHAT] [--no-wait]",
+                          "[--gate RULE] [--gates FILE] [--on-failure WHAT] [--no-wait]",
                  .words = {Kind::kFleet},
                  .flags =
                      std::vector<Flag>{
@@ -254,7 +298,9 @@ Command deploy_command() {
                          {"by-hand", "", "each stage begins by flock rollouts advance"},
                          {"gate", "RULE",
                           "confirmed>=95%, online, failed<=10%@20, failed_lately, unhealthy, "
-                          "restarting; may stand several times"},
+                          "restarting, p95(load_1m)<=4, max(web/memory_bytes)<=1e9, comparison@20; "
+                          "may stand several times"},
+                         {"gates", "FILE", "gates in JSON: queries and webhooks too; - for stdin"},
                          {"max-failed", "SHARE", "above it the rollout has failed"},
                          {"max-updating", "N", "devices at the same time"},
                          {"max-per-minute", "N", "devices that begin"},

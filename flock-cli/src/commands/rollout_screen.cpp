@@ -67,26 +67,40 @@ std::string paint_in(const Output& output, std::string line, const std::string& 
 std::string gate_number(const bj::value& gate, const char* key) {
   const bj::value* value = gate.as_object().if_contains(key);
   if (value == nullptr || !value->is_number()) return "-";
-  if (gate.as_object().contains("kind") && value_at(gate, "kind") != "devices")
-    return bj::serialize(*value);
+  const std::string kind = value_at(gate, "kind");
   char text[32];
+  if (kind == "metric" || kind == "query") {
+    std::snprintf(text, sizeof text, "%.6g", value->to_number<double>());
+    return text;
+  }
   std::snprintf(text, sizeof text, "%.4g %%", value->to_number<double>() * 100);
   return text;
 }
 
+std::string gate_needs(const bj::value& gate) {
+  const std::string kind = value_at(gate, "kind");
+  if (kind == "webhook") return "pass";
+  if (kind == "comparison") {
+    char text[32];
+    std::snprintf(text, sizeof text, "p > %g", gate.at("alpha").to_number<double>());
+    return text;
+  }
+  const bool at_least = gate.as_object().contains("at_least");
+  return (at_least ? "≥ " : "≤ ") + gate_number(gate, at_least ? "at_least" : "at_most");
+}
+
 bj::object gate_row(const bj::value& gate) {
   const std::string result = value_at(gate, "result");
-  const bool at_least = gate.as_object().contains("at_least");
   const char* sign = result == "PASS" ? "✓ " : result == "FAIL" ? "✗ " : "… ";
-  std::string name = value_at(gate, "name");
+  std::string name = printable(value_at(gate, "title"));
   if (name.empty()) name = value_at(gate, "signal");
   if (value_at(gate, "dry_run") == "true") name += " (dry run)";
-  return {
-      {"gate", sign + name},
-      {"now", gate_number(gate, "now")},
-      {"needs", (at_least ? "≥ " : "≤ ") + gate_number(gate, at_least ? "at_least" : "at_most")},
-      {"devices", value_at(gate, "measured_on")},
-      {"since_at", value_at(gate, "since")}};
+  return {{"gate", sign + name},
+          {"now", gate_number(gate, "now")},
+          {"needs", gate_needs(gate)},
+          {"devices", value_at(gate, "measured_on")},
+          {"since_at", value_at(gate, "since")},
+          {"reason", printable(value_at(gate, "reason"))}};
 }
 
 std::vector<std::string> split_lines(const std::string& text) {
@@ -128,7 +142,8 @@ std::string gate_table(const Output& output, const bj::value& rollout) {
                  {"NOW", "now"},
                  {"NEEDS", "needs"},
                  {"DEVICES", "devices"},
-                 {"SINCE", "since_at"}},
+                 {"SINCE", "since_at"},
+                 {"REASON", "reason"}},
                 "gate");
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ClickHouse over HTTP, from 18.16 on (docs/time_series.md).
 #include <algorithm>
+#include <boost/json.hpp>
 #include <charconv>
 #include <cmath>
 #include <optional>
@@ -9,11 +10,13 @@
 #include "async/loop.h"
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "net/http_client.h"
 #include "stores/time_series/clickhouse_statements.h"
 #include "stores/time_series/row_encoder.h"
 #include "stores/time_series/rules.h"
+#include "stores/time_series/sandbox.h"
 #include "stores/time_series/sql.h"
 #include "stores/time_series/time_series.h"
 
@@ -27,7 +30,8 @@ constexpr std::size_t kInsertBytes = 16 << 20, kAnswerBytes = 256 << 20;
 constexpr Duration kDeletionPause{500};
 constexpr int kDeletionRounds = 120;
 constexpr Duration kGrace{2000};  // for the server to end what took too long, and to say so
-constexpr int kModern = 21;       // from this version on: LowCardinality, CODEC and TTL
+constexpr std::size_t kLongestMessage = 300;
+constexpr int kModern = 21;  // from this version on: LowCardinality, CODEC and TTL
 
 // ClickHouse's own numbers (its src/Common/ErrorCodes.cpp).
 enum : int {
@@ -94,6 +98,66 @@ Error refused(const net::Response& answer) {
   }
 }
 
+// What the server says about a query that an operator wrote, without its version and its stack.
+std::string server_message(const std::string& answer) {
+  constexpr std::string_view kStart = "DB::Exception: ";
+  const std::size_t at = answer.find(kStart);
+  std::string text = at == std::string::npos ? answer : answer.substr(at + kStart.size());
+  for (const char* end : {", e.what()", " (version ", "\n"})
+    if (const std::size_t cut = text.find(end); cut != std::string::npos) text.resize(cut);
+  if (text.size() > kLongestMessage) text.resize(kLongestMessage);
+  return text;
+}
+
+// For an operator's own query whatever is not one of the known reasons is its fault.
+Error misunderstood(const net::Response& answer) {
+  switch (exception_code(answer)) {
+    case 0:
+    case kUnknownUser:
+    case kWrongPassword:
+    case kRequiredPassword:
+    case kAccessDenied:
+    case kAuthenticationFailed:
+    case kUnknownTable:
+    case kUnknownDatabase:
+      return refused(answer);
+    case kTimeoutExceeded:
+    case kTooSlow:
+      return Error(Code::kTimeout, "the query takes too long").hint("ask for a shorter window");
+    default:
+      return Error(Code::kInvalidArgument,
+                   "ClickHouse cannot run the query: " + server_message(answer.body));
+  }
+}
+
+std::optional<double> number_of(const boost::json::value& value) {
+  if (value.is_number()) return value.to_number<double>();
+  return std::nullopt;  // NULL, or what is no number in JSON: NaN and infinity
+}
+
+// {"meta": [{"name", "type"}, ...], "data": [[...], ...]}
+OperatorAnswer read_answer(const std::string& body) {
+  const boost::json::value answer = json::parse(body);
+  const boost::json::array& columns = answer.at("meta").as_array();
+  const boost::json::array& rows = answer.at("data").as_array();
+  if (columns.empty() || columns.size() > 2)
+    throw Error(Code::kInvalidArgument,
+                "the query must give one column, or two: the value, and on how many devices");
+  for (const boost::json::value& column : columns) {
+    const std::string_view type = column.at("type").as_string();
+    if (type.find("Int") == std::string_view::npos && type.find("Float") == std::string_view::npos)
+      throw Error(Code::kInvalidArgument, "the query must give numbers, not " + std::string(type));
+  }
+  if (rows.size() > 1)
+    throw Error(Code::kInvalidArgument, "the query must give one row, not several");
+  OperatorAnswer out;
+  if (rows.empty()) return out;
+  const boost::json::array& row = rows.front().as_array();
+  out.value = number_of(row.at(0));
+  if (row.size() == 2) out.sample = static_cast<std::int64_t>(number_of(row[1]).value_or(0));
+  return out;
+}
+
 bool schema_is_gone(const net::Response& answer) {
   const int code = exception_code(answer);
   return code == kUnknownTable || code == kUnknownDatabase;
@@ -135,6 +199,22 @@ Statement metrics(Sql start, const MetricQuery& query) {
     sql.add(kInServices).list("services", query.subject.services);
   if (!query.names.empty()) sql.add(kInNames).list("names", query.names);
   return sql;
+}
+
+Statement summary_of(const SummaryQuery& query, Window window) {
+  Subject subject{query.org, {}, {}, {}};
+  std::vector<std::int64_t> sinces;
+  bool all_along = true;  // no device joined within the window
+  for (const auto& [device, since] : query.devices) {
+    subject.devices.push_back(device);
+    sinces.push_back(std::max(since, window.from_ms));
+    all_along = all_along && since <= window.from_ms;
+  }
+  Statement sql(kSummary);
+  narrow(sql, subject);
+  within(sql, window).add(kOfMetric).text("name", query.name).text("service", query.service);
+  if (!all_along) sql.add(kSinces).numbers("sinces", sinces);
+  return sql.add(kSummaryEnd);
 }
 
 Statement& filter(Statement& sql, const LogQuery& query) {
@@ -282,6 +362,33 @@ class ClickHouseTimeSeries final : public TimeSeries {
     co_return read_all(co_await ask(std::move(sql)), read_bucket);
   }
 
+  Task<Summary> summary(SummaryQuery query) override {
+    check(query);
+    Summary out;
+    if (query.devices.empty()) co_return out;
+    const std::string answer = co_await ask(summary_of(query, bounded(query.from_ms, query.to_ms)));
+    RowReader in(answer);
+    out.devices = in.number<std::int64_t>();
+    const double avg = in.number<double>(), max = in.number<double>(), p95 = in.number<double>();
+    if (out.devices > 0) out = {out.devices, avg, max, p95};
+    co_return out;
+  }
+
+  Task<OperatorAnswer> ask(OperatorQuery query) override {
+    check(query);
+    co_await make_schema();
+    const std::string text = sandboxed(query, options_.database);
+    net::Headers who = options_.query_username.empty()
+                           ? headers()
+                           : headers(options_.query_username, options_.query_password);
+    Task<net::Response> sending =
+        http_.send("POST", url_ + "/?" + in_database() + sandbox_settings(), std::move(who), text);
+    const net::Response answer =
+        co_await with_deadline(std::move(sending), options_.query_time, "a query of an operator");
+    if (answer.status == 200) co_return read_answer(answer.body);
+    throw misunderstood(answer);
+  }
+
   // From the end where it begins, in ever wider windows: a page of new lines must not read a month.
   Task<LogPage> logs(LogQuery query) override {
     check(query);
@@ -356,10 +463,11 @@ class ClickHouseTimeSeries final : public TimeSeries {
  private:
   enum class Kind { kRead, kWrite };
 
-  net::Headers headers() const {
+  net::Headers headers() const { return headers(options_.username, options_.password); }
+  static net::Headers headers(const std::string& username, const std::string& password) {
     net::Headers out;
-    out.add("X-ClickHouse-User", options_.username);
-    if (!options_.password.empty()) out.add("X-ClickHouse-Key", options_.password);
+    out.add("X-ClickHouse-User", username);
+    if (!password.empty()) out.add("X-ClickHouse-Key", password);
     return out;
   }
 

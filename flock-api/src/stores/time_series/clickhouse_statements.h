@@ -92,6 +92,15 @@ inline constexpr Sql kRangeEnd =
     " GROUP BY device, service, name, at_ms) GROUP BY device, service, name, bucket"
     " ORDER BY device, service, name, bucket LIMIT {limit} FORMAT RowBinary";
 
+inline constexpr Sql kSummary =
+    "SELECT toInt64(uniqExact(device)), avg(v), max(v), quantileExact(0.95)(v)"
+    " FROM (SELECT device, at_ms, any(value) AS v FROM metrics WHERE";
+inline constexpr Sql kOfMetric = " AND name = {name} AND service = {service}";
+// transform() looks each device up in a table that is made once for the question.
+inline constexpr Sql kSinces =
+    " AND toUInt64(at_ms) >= transform(device, [{devices}], [{sinces}], toUInt64(0))";
+inline constexpr Sql kSummaryEnd = " GROUP BY device, at_ms) FORMAT RowBinary";
+
 inline constexpr Sql kLogs =
     "SELECT fleet, device, service, epoch, number, at_ms, received_ms, source, level, gap, "
     "truncated,"

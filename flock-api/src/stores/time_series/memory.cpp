@@ -4,8 +4,10 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <tuple>
 
+#include "base/error.h"
 #include "stores/time_series/rules.h"
 #include "stores/time_series/time_series.h"
 
@@ -134,6 +136,37 @@ class MemoryTimeSeries final : public TimeSeries {
     });
     for (auto& [key, point] : found) point.avg /= static_cast<double>(point.count);
     co_return first(found, query.limit);
+  }
+
+  Task<Summary> summary(SummaryQuery query) override {
+    check(query);
+    const std::lock_guard lock(mutex_);
+    const std::map<std::string, std::int64_t> since(query.devices.begin(), query.devices.end());
+    std::set<std::string> devices;
+    std::vector<double> values;
+    const MetricQuery all{
+        {query.org, {}, {}, {query.service}}, {query.name}, query.from_ms, query.to_ms};
+    each(all, [&](const MetricRow& row) {
+      const auto found = since.find(row.origin.device);
+      if (found == since.end() || row.at_ms < found->second) return;
+      devices.insert(row.origin.device);
+      values.push_back(row.value);
+    });
+    Summary out;
+    if (values.empty()) co_return out;
+    std::ranges::sort(values);
+    out.devices = static_cast<std::int64_t>(devices.size());
+    for (const double value : values) out.avg += value / static_cast<double>(values.size());
+    out.max = values.back();
+    // As ClickHouse's quantileExact counts.
+    out.p95 = values.at(values.size() * 95 / 100);
+    co_return out;
+  }
+
+  Task<OperatorAnswer> ask(OperatorQuery query) override {
+    check(query);
+    throw Error(Code::kUnsupported, "queries need ClickHouse, and there is none (clickhouse.kind)");
+    co_return OperatorAnswer{};
   }
 
   Task<LogPage> logs(LogQuery query) override {

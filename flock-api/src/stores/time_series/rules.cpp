@@ -85,6 +85,18 @@ void check(const MetricQuery& query) {
     throw Error(Code::kInvalidArgument, "the step must not be negative");
 }
 
+void check(const SummaryQuery& query) {
+  check(Subject{query.org, {}, {}, {}}, 1);
+  if (query.devices.size() > kMaxList)
+    throw Error(Code::kInvalidArgument, "too many devices").with("limit", std::to_string(kMaxList));
+}
+
+void check(const OperatorQuery& query) {
+  check(Subject{query.org, {}, {}, {}}, 1);
+  check_list(query.reached, "devices reached");
+  check_list(query.waiting, "devices that wait");
+}
+
 void check(const LogQuery& query) {
   check(query.subject, query.limit);
   if (query.contains.size() > kMaxText)

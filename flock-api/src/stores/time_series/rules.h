@@ -43,6 +43,8 @@ LogPlace parse_cursor(std::string_view cursor);
 // Throws Error{kInvalidArgument}: without an organization, with lists or limits out of bounds.
 void check(const Subject& subject, std::size_t limit);
 void check(const MetricQuery& query);
+void check(const SummaryQuery& query);
+void check(const OperatorQuery& query);
 void check(const LogQuery& query);
 
 }  // namespace flock::stores

@@ -51,6 +51,19 @@ Statement& Statement::list(std::string_view place, const std::vector<std::string
   return *this;
 }
 
+Statement& Statement::numbers(std::string_view place, const std::vector<std::int64_t>& values) {
+  std::string& out = values_[std::string(place)];
+  out.clear();
+  for (const std::int64_t value : values) out += (out.empty() ? "" : ", ") + std::to_string(value);
+  return *this;
+}
+
+Statement& Statement::array(std::string_view place, const std::vector<std::string>& values) {
+  std::string& out = list(place, values).values_.find(place)->second;
+  out = values.empty() ? "emptyArrayString()" : "[" + out + "]";
+  return *this;
+}
+
 Statement& Statement::part(std::string_view place, Sql value) {
   values_[std::string(place)] = value.text();
   return *this;

@@ -34,6 +34,9 @@ class Statement {
   Statement& text(std::string_view place, std::string_view value);
   Statement& number(std::string_view place, std::int64_t value);
   Statement& list(std::string_view place, const std::vector<std::string>& values);
+  Statement& numbers(std::string_view place, const std::vector<std::int64_t>& values);
+  // ['a', 'b'], of texts also when it is empty.
+  Statement& array(std::string_view place, const std::vector<std::string>& values);
   Statement& part(std::string_view place, Sql value);
   // Throws Error{kInvalidArgument} for what is no identifier.
   Statement& name(std::string_view place, std::string_view value);

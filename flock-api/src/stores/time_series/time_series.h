@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "async/task.h"
@@ -87,6 +88,31 @@ struct MetricPoint {
   std::int64_t count = 0;
 };
 
+// One metric of some devices, taken together.
+struct SummaryQuery {
+  std::string org;
+  // By id, and from when on its values count (Unix ms).
+  std::vector<std::pair<std::string, std::int64_t>> devices;
+  std::string name, service;  // "" for the machine itself
+  std::int64_t from_ms = 0, to_ms = 0;
+};
+struct Summary {
+  std::int64_t devices = 0;  // that have a value; without any, the rest says nothing
+  double avg = 0, max = 0, p95 = 0;
+};
+
+// A question of an operator's own, in ClickHouse's SQL (docs/rollouts.md), about rows of his
+// organization within a window.
+struct OperatorQuery {
+  std::string org, query;
+  std::int64_t from_ms = 0, to_ms = 0;
+  std::vector<std::string> reached, waiting;  // devices of the rollout that it is about, by id
+};
+struct OperatorAnswer {
+  std::optional<double> value;  // nothing: NULL, no number, or no row
+  std::int64_t sample = 1;      // a second column, if there is one
+};
+
 struct LogQuery {
   Subject subject;
   std::int64_t from_ms = 0, to_ms = 0;
@@ -124,6 +150,12 @@ class TimeSeries {
   virtual Task<std::vector<MetricPoint>> latest(MetricQuery query) = 0;
   // By device, service, name and time; the first `limit` of them.
   virtual Task<std::vector<MetricPoint>> range(MetricQuery query) = 0;
+  // Every value counts alike, whichever device it is of.
+  virtual Task<Summary> summary(SummaryQuery query) = 0;
+  // Throws kInvalidArgument for a question that is not offered, that the server does not understand
+  // or whose answer is not one row of one or two numbers, kTimeout and kTooLarge as all others.
+  // kUnsupported where there is no ClickHouse.
+  virtual Task<OperatorAnswer> ask(OperatorQuery query) = 0;
   // By time, then device, service, epoch and number.
   virtual Task<LogPage> logs(LogQuery query) = 0;
   // What arrived from `received_ms` on, in the order of arrival, at most `query.limit`; whatever
@@ -144,6 +176,8 @@ class TimeSeries {
 struct ClickHouseOptions {
   std::string url = "http://127.0.0.1:8123", database = "flock", username = "default", password;
   std::string ca_pem;  // https: trusted roots; empty: the system's
+  // Who asks what operators wrote, if not `username`: one that may read the database and no more.
+  std::string query_username, query_password;
   Duration query_time{10'000}, insert_time{30'000};
   std::int64_t query_rows = 500'000'000;  // read at most for one question
   const Clock* clock = &system_clock();

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "crypto/keys.h"
 #include "domain/rollout_forecast.h"
+#include "services/gate_checks.h"
 #include "services/rollout_plan_json.h"
 
 namespace flock::targets::api {
@@ -172,6 +173,7 @@ bj::object plan_answer(const DeploymentRequest& request, const ResolvedDeploymen
 Task<net::Reply> plan_deployment(Call& call) {
   const DeploymentRequest request = read_deployment(read_body(call.request));
   call.validate_only();  // a plan always is
+  co_await check_gates(call, request.plan);
   Survey survey;
   bj::object plan;
   const auto work = [&](postgres::Transaction& tx) -> Task<void> {
@@ -195,6 +197,15 @@ Task<net::Reply> plan_deployment(Call& call) {
 }
 
 }  // namespace
+
+Task<void> check_gates(const Call& call, const domain::RolloutPlan& plan) {
+  const Parts& parts = call.context.parts;
+  auto faults = co_await services::faults_of_gates(plan, call.org(), parts.time_series,
+                                                   webhook_rules(parts.settings));
+  if (faults.empty()) co_return;
+  for (Problem& fault : faults) fault.pointer = "/strategy" + fault.pointer;
+  throw Error(Code::kInvalidArgument, "the request body is not valid").problems(std::move(faults));
+}
 
 std::string plan_hash(const DeploymentRequest& request, const ResolvedDeployment& resolved,
                       const Survey& survey) {

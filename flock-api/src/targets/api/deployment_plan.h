@@ -11,4 +11,8 @@ namespace flock::targets::api {
 std::string plan_hash(const DeploymentRequest& request, const ResolvedDeployment& resolved,
                       const services::Survey& survey);
 
+// Tries what gates that look elsewhere ask for. Throws Error{kInvalidArgument} with the place of
+// each fault.
+Task<void> check_gates(const Call& call, const domain::RolloutPlan& plan);
+
 }  // namespace flock::targets::api

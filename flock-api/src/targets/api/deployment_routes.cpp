@@ -4,8 +4,12 @@
 #include "base/log.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "services/deployment_checks.h"
+#include "services/gate_checks.h"
 #include "services/rollout_plan_json.h"
+#include "services/sealing.h"
+#include "stores/postgres/gate_statements.h"
 #include "targets/api/deployment_plan.h"
+#include "targets/api/queries.h"
 
 namespace flock::targets::api {
 namespace {
@@ -54,6 +58,21 @@ Params insert_params(const Call& call, const DeploymentRequest& request,
   return params;
 }
 
+// They are no part of the strategy that everybody reads.
+Task<void> keep_secrets(postgres::Transaction& tx, const Call& call, std::string deployment,
+                        const domain::RolloutPlan& plan) {
+  for (std::size_t i = 0; i < plan.gates.size(); ++i) {
+    const domain::Gate& gate = plan.gates[i];
+    if (gate.kind != domain::GateKind::kWebhook) continue;
+    const std::string id = new_uuid();
+    std::string sealed = keys_of(call.context.parts)
+                             .seal(gate.secret.reveal(), services::gate_context(call.org(), id));
+    Params params = Params().text(id).text(call.org()).text(deployment);
+    params.integer(static_cast<std::int64_t>(i)).text(std::move(sealed));
+    co_await tx.query(sql::kGateSecretInsert, std::move(params));
+  }
+}
+
 // The scheduler also looks by itself, so a broker that is away holds nobody up.
 Task<void> tell_created(Call& call, std::string id) {
   internal::v1::DeploymentCreated created;
@@ -86,12 +105,14 @@ Task<void> check_plan(postgres::Transaction& tx, const Call& call, const Deploym
 
 Task<net::Reply> create_deployment(Call& call) {
   const DeploymentRequest request = read_deployment(read_body(call.request));
+  co_await check_gates(call, request.plan);
   const std::string id = new_uuid();
   const auto work = [&](postgres::Transaction& tx) -> Task<Change> {
     const ResolvedDeployment resolved = co_await resolve(tx, call, request, id);
     co_await check_plan(tx, call, request, resolved);
     co_await services::check_reach(tx, call.org(), resolved.claim, request.allow_empty);
     co_await tx.query(sql::kDeploymentInsert, insert_params(call, request, resolved));
+    co_await keep_secrets(tx, call, id, request.plan);
     const auto rows = co_await tx.query(sql::kDeploymentGet, Params().text(call.org()).text(id));
     const bj::object made = deployment_json(rows.rows.at(0));
     co_return Change{"deployment",

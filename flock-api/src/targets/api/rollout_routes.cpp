@@ -32,7 +32,15 @@ bj::array shown_gates(const std::string& stored) {
   bj::array gates = json::parse(stored).as_array();
   for (bj::value& item : gates) {
     bj::object& gate = item.as_object();
-    set_time(gate, "since", from_unix_ms(gate.at("since_ms").to_number<std::int64_t>()));
+    for (const auto& [stored_as, shown_as] :
+         {std::pair{"since_ms", "since"}, std::pair{"looked_ms", "looked_at"}}) {
+      const auto at = gate.at(stored_as).to_number<std::int64_t>();
+      if (at > 0) set_time(gate, shown_as, from_unix_ms(at));
+    }
+    // Of a webhook, or where nothing could be measured, there is no value.
+    const bj::value* const kind = gate.if_contains("kind");
+    const bool measured = gate.at("measured_on").to_number<std::int64_t>() > 0;
+    if (kind != nullptr && (!measured || *kind == "webhook")) gate.erase("now");
     for (const char* inner : {"since_ms", "looked_ms", "last_look", "looks"}) gate.erase(inner);
   }
   return gates;

@@ -3,9 +3,8 @@
 #include "base/bytes.h"
 #include "base/random.h"
 #include "domain/filter.h"
-#include "domain/networks.h"
-#include "net/http.h"
 #include "services/sealing.h"
+#include "services/webhooks.h"
 #include "targets/api/call.h"
 
 namespace flock::targets::api {
@@ -31,28 +30,6 @@ const domain::FieldTable& event_fields() {
       {"labels", FieldType::kLabels, ""},
   };
   return fields;
-}
-
-bool is_loopback(const std::string& host) {
-  if (host == "localhost") return true;
-  const auto address = domain::parse_address(host);
-  return address && domain::contained({"127.0.0.0/8", "::1"}, *address);
-}
-
-// Whether deliveries may go there is decided again when the name was resolved.
-std::string url_fault(const Call& call, const std::string& text) {
-  try {
-    const net::Url url = net::parse_url(text);
-    if (!url.user.empty() || !url.password.empty()) return "must not hold a user or password";
-    if (text.find('#') != std::string::npos) return "must not have a fragment";
-    if (url.scheme == "https") return "";
-    if (url.scheme == "http" && is_loopback(url.host) &&
-        call.context.parts.settings.webhooks_allow_loopback)
-      return "";
-    return "must begin with https://";
-  } catch (const Error& error) {
-    return error.message() + "; " + error.hint();
-  }
 }
 
 // "rollout.completed", "rollout.*" or "*".
@@ -89,7 +66,9 @@ void read_subscription(const Call& call, json::Reader& in, Subscription& out, bo
                          : in.optional_string("url", {.min = 1, .max = 2000});
   if (url && !url->empty()) {
     out.url = *url;
-    if (const std::string fault = url_fault(call, *url); !fault.empty())
+    if (const std::string fault =
+            services::webhook_fault(webhook_rules(call.context.parts.settings), *url);
+        !fault.empty())
       in.problem("url", "invalid", fault);
   }
   if (whole || in.optional_value("event_types") != nullptr) read_event_types(in, out.event_types);

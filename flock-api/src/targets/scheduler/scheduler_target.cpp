@@ -13,6 +13,7 @@
 #include "flock/internal/v1/internal.pb.h"
 #include "metrics/metrics.h"
 #include "services/desired_states.h"
+#include "services/gate_checks.h"
 #include "services/release_retention.h"
 #include "services/retention.h"
 #include "services/rollout_driver.h"
@@ -27,6 +28,7 @@ using postgres::Scope;
 
 constexpr std::int64_t kLeaderLock = 0x666c6f636b02;  // "flock", 2
 constexpr std::int64_t kRetentionLock = 0x666c6f636b03;
+constexpr std::int64_t kChecksLock = 0x666c6f636b04;
 constexpr Duration kPoll{2000};
 // News come by the thousand, and a round asks the database a dozen questions.
 constexpr Duration kBetweenRounds{100};
@@ -55,6 +57,8 @@ class SchedulerTarget final : public Target {
   explicit SchedulerTarget(Parts parts)
       : parts_(std::move(parts)),
         driver_(parts_.db, parts_.live, parts_.bus, keys_of(parts_)),
+        checks_(parts_.db, parts_.time_series, keys_of(parts_), webhook_rules(parts_.settings),
+                [this] { wake_.set(); }),
         audit_(parts_.bus),
         scope_(parts_.executor),
         wake_(parts_.executor) {
@@ -90,6 +94,7 @@ class SchedulerTarget final : public Target {
     scope_.spawn("reports", take_reports());
     scope_.spawn("leader", lead());
     scope_.spawn("retention", keep_time());
+    scope_.spawn("gates", check_gates());
   }
   Task<void> drain() override {
     scope_.cancel();
@@ -227,7 +232,10 @@ class SchedulerTarget final : public Target {
           .set(static_cast<double>(number));
   }
 
-  // Apart from the rollouts, which must not wait for ClickHouse.
+  // Apart from the rollouts, which must not wait for ClickHouse or for a service of an operator.
+  Task<void> check_gates() {
+    co_await parts_.db.lead(kChecksLock, [this](postgres::Term) { return checks_.run(); });
+  }
   Task<void> keep_time() {
     co_await parts_.db.lead(kRetentionLock, [this](postgres::Term) { return expire_forever(); });
   }
@@ -256,6 +264,7 @@ class SchedulerTarget final : public Target {
 
   Parts parts_;
   services::RolloutDriver driver_;
+  services::GateChecks checks_;
   services::AuditTrail audit_;
   TaskScope scope_;
   Event wake_;
