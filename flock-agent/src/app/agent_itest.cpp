@@ -216,7 +216,7 @@ TEST_F(AgentCommands, AreDoneOnceAndSayWhatBecameOfThem) {
           co_await give(client, backend, blink);
           co_await until("its beginning", [&] { return !results.empty(); });
           EXPECT_EQ(results.front().state(), CommandResult::STARTED);
-          EXPECT_EQ(lamp(), "hear");
+          co_await until("the lamp", [&] { return lamp() == "hear"; });
           co_await until("its end", [&] { return results.size() > 1; });
           EXPECT_EQ(results.back().state(), CommandResult::DONE);
           EXPECT_EQ(lamp(), "mmc0");

@@ -178,6 +178,15 @@ std::string Requests::text(const bj::object& schema) {
   return chance_.letters(lengths[chance_.one_in(4) ? chance_.below(2) : 2]);
 }
 
+namespace {
+// Whether what is known under a name is something else here: a deployment's kind is no gate's.
+bool forbids(const bj::object& schema, const std::vector<bj::value>& known) {
+  const bj::value* allowed = schema.if_contains("enum");
+  return allowed != nullptr &&
+         std::ranges::find(allowed->as_array(), known.front()) == allowed->as_array().end();
+}
+}  // namespace
+
 bj::object Requests::object(const bj::object& schema, bool whole) {
   bj::object out;
   const bj::value* required = schema.if_contains("required");
@@ -198,8 +207,13 @@ bj::object Requests::object(const bj::object& schema, bool whole) {
 }
 
 bj::value Requests::sample(const bj::value& named, const std::string& name, bool whole) {
-  if (const auto found = known_.find(name); found != known_.end()) return chance_.of(found->second);
   const bj::object& schema = resolve(named).as_object();
+  const bj::value* pattern = schema.if_contains("pattern");
+  if (pattern != nullptr && pattern->as_string().find(":[0-5][0-9]") != bj::string::npos)
+    return name == "from" ? "22:30" : "04:00";  // a time of day
+  if (const auto found = known_.find(name);
+      found != known_.end() && !forbids(schema, found->second))
+    return chance_.of(found->second);
   if (const bj::value* reference = named.as_object().if_contains("$ref");
       reference && reference->as_string().ends_with("/Duration"))
     return bj::value(std::to_string(1 + chance_.below(23)) + "h");
@@ -211,8 +225,9 @@ bj::value Requests::sample(const bj::value& named, const std::string& name, bool
   if (type == "boolean") return chance_.one_in(2);
   if (type == "number") return 0.5;
   if (type == "integer") {
-    const std::int64_t least = number_of(schema, "minimum", 0);
-    return least + static_cast<std::int64_t>(chance_.below(50));
+    const std::int64_t least = number_of(schema, "minimum", 0),
+                       most = number_of(schema, "maximum", INT64_MAX);
+    return std::min(most, least + static_cast<std::int64_t>(chance_.below(50)));
   }
   if (type == "object") return object(schema, whole);
   bj::array items;

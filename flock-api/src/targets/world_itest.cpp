@@ -206,8 +206,8 @@ Task<std::string> World::rollout_for(std::string operation) {
   if (operation == "retryRollout")
     co_await backend_.db.query(
         postgres::Scope::system(),
-        "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state) VALUES ($1, $2, $3, "
-        "'FAILED') ON CONFLICT (rollout_id, device_id) DO UPDATE SET state = 'FAILED'",
+        "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, online) VALUES ($1, $2, "
+        "$3, 'FAILED', false) ON CONFLICT (rollout_id, device_id) DO UPDATE SET state = 'FAILED'",
         postgres::Params().text(org_).text(rollout_).text(device_));
   co_return rollout_;
 }

@@ -84,7 +84,9 @@ TEST(OpenApi, SaysOfEveryChangeThatItCanBeTriedAndOfEveryPostThatItHappensOnce) 
     const bj::object& described =
         document.at("paths").at(operation->pattern).at(method).as_object();
     EXPECT_TRUE(takes(described, "validate_only")) << operation->id;
-    EXPECT_EQ(takes(described, "idempotency_key"), method == "post") << operation->id;
+    const bool only_looks = operation->pattern.ends_with(":plan");  // it may happen twice
+    EXPECT_EQ(takes(described, "idempotency_key"), method == "post" && !only_looks)
+        << operation->id;
   }
 }
 
