@@ -197,8 +197,8 @@ bool CrashPoints::pass(const std::string& step) {
   const std::lock_guard lock(mutex_);
   if (passed_++ != mark_) return false;
   step_ = step;
+  crashed_ = true;  // first: who waits for the program to end asks then
   crash_();
-  crashed_ = true;
   return true;
 }
 

@@ -11,10 +11,10 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "services/comparison.h"
-#include "services/gate_webhook.h"
 #include "services/rollout_plan_json.h"
 #include "services/sealing.h"
 #include "stores/postgres/gate_statements.h"
+#include "stores/webhooks/gate_webhook.h"
 
 namespace flock::services {
 namespace {
@@ -79,15 +79,16 @@ bool is_due(const Gate& gate, const RolloutProgress& progress, std::int64_t last
 }  // namespace
 
 Task<std::vector<Problem>> faults_of_gates(const RolloutPlan& plan, std::string org,
-                                           stores::TimeSeries& time_series, WebhookRules rules) {
+                                           stores::TimeSeries& time_series,
+                                           stores::WebhookRules rules) {
   std::vector<Problem> faults;
   for (std::size_t i = 0; i < plan.gates.size(); ++i) {
     const Gate& gate = plan.gates[i];
     const std::string at = "/gates/" + std::to_string(i);
     if (gate.kind == GateKind::kWebhook) {
-      if (std::string fault = webhook_fault(rules, gate.url); !fault.empty())
+      if (std::string fault = stores::webhook_fault(rules, gate.url); !fault.empty())
         faults.push_back({at + "/url", "invalid", std::move(fault)});
-      if (!webhook_key(gate.secret.reveal()))
+      if (!stores::webhook_key(gate.secret.reveal()))
         faults.push_back({at + "/secret", "invalid",
                           "must be whsec_ and the base64 of 24 to 64 bytes: echo whsec_$(openssl "
                           "rand -base64 32)"});
@@ -263,7 +264,7 @@ Task<Check> GateChecks::check_webhook(const Job& job) {
   if (stored.empty()) throw Error(Code::kCorrupt, "what its requests are signed with is lost");
   const Row& row = stored.rows.front();
   const Secret secret(keys_.open(row.text("secret"), gate_context(job.org, row.text("id"))));
-  const auto key = webhook_key(secret.reveal());
+  const auto key = stores::webhook_key(secret.reveal());
   if (!key) throw Error(Code::kCorrupt, "what its requests are signed with is damaged");
   boost::json::object data{{"rollout_id", job.rollout},
                            {"deployment_id", job.deployment},
@@ -271,7 +272,7 @@ Task<Check> GateChecks::check_webhook(const Job& job) {
                            {"stage", job.stage},
                            {"stages", job.stages},
                            {"gate", title(job.gate)}};
-  co_return co_await ask_webhook(rules_, job.gate, *key, std::move(data));
+  co_return co_await stores::ask_webhook(rules_, job.gate, *key, std::move(data));
 }
 
 Task<Check> GateChecks::check_metric(const Job& job) {

@@ -11,9 +11,9 @@
 #include "async/scope.h"
 #include "crypto/seal.h"
 #include "domain/rollout_decide.h"
-#include "services/webhooks.h"
 #include "stores/postgres/database.h"
 #include "stores/time_series/time_series.h"
+#include "stores/webhooks/webhooks.h"
 
 namespace flock::services {
 
@@ -21,7 +21,8 @@ namespace flock::services {
 // does not understand, a webhook that may not be called. Pointers are into the strategy, as
 // "/gates/0/query". Throws kUnavailable when ClickHouse is needed and away.
 Task<std::vector<Problem>> faults_of_gates(const domain::RolloutPlan& plan, std::string org,
-                                           stores::TimeSeries& time_series, WebhookRules rules);
+                                           stores::TimeSeries& time_series,
+                                           stores::WebhookRules rules);
 
 // Looks for gates that look elsewhere, each at its interval, and keeps what it found: the engine
 // decides by what was kept, and waits for nobody. Two that do this at once do the same work twice
@@ -30,7 +31,8 @@ class GateChecks {
  public:
   // `found` is called after each check that was kept. Everything must outlive this.
   GateChecks(postgres::Database& db, stores::TimeSeries& time_series,
-             const crypto::SealingKeys& keys, WebhookRules rules, std::function<void()> found)
+             const crypto::SealingKeys& keys, stores::WebhookRules rules,
+             std::function<void()> found)
       : db_(db),
         time_series_(time_series),
         keys_(keys),
@@ -56,7 +58,7 @@ class GateChecks {
   postgres::Database& db_;
   stores::TimeSeries& time_series_;
   const crypto::SealingKeys& keys_;
-  const WebhookRules rules_;
+  const stores::WebhookRules rules_;
   std::function<void()> found_;
   std::set<std::pair<std::string, std::size_t>> running_;  // rollout and gate
   std::map<std::string, int> running_of_;                  // by organization

@@ -7,8 +7,8 @@
 #include "base/json.h"
 #include "crypto/keys.h"
 #include "net/http_server.h"
-#include "services/gate_webhook.h"
 #include "services/sealing.h"
+#include "stores/webhooks/gate_webhook.h"
 #include "targets/rollout_fleet_itest.h"
 #include "testing/run_task.h"
 
@@ -353,11 +353,11 @@ TEST(GateWebhook, WhatIsNoAnswerIsInconclusive) {
         Judge judge(co_await asio::this_coro::executor);
         domain::Gate gate{
             .kind = domain::GateKind::kWebhook, .url = judge.url(), .timeout = Duration(300)};
-        const Secret key = *services::webhook_key(kSecret);
-        const auto ask = [&](services::WebhookRules rules) -> Task<domain::Check> {
-          return services::ask_webhook(std::move(rules), gate, key, {});
+        const Secret key = *stores::webhook_key(kSecret);
+        const auto ask = [&](stores::WebhookRules rules) -> Task<domain::Check> {
+          return stores::ask_webhook(std::move(rules), gate, key, {});
         };
-        const services::WebhookRules loopback{.allow_loopback = true};
+        const stores::WebhookRules loopback{.allow_loopback = true};
         const auto says = [&](int status, std::string body) -> Task<std::string> {
           judge.say(status, std::move(body));
           const domain::Check check = co_await ask(loopback);
@@ -400,19 +400,19 @@ TEST(GateWebhook, WhatIsNoAnswerIsInconclusive) {
 }
 
 TEST(GateWebhook, NamesOnlyWhereItMayGo) {
-  const services::WebhookRules none, loopback{.allow_loopback = true},
+  const stores::WebhookRules none, loopback{.allow_loopback = true},
       site{.allowed_networks = {"10.1.0.0/16"}};
-  EXPECT_EQ(services::webhook_fault(none, "https://qa.example.com/check"), "");
-  EXPECT_EQ(services::webhook_fault(loopback, "http://localhost:8080/check"), "");
-  EXPECT_EQ(services::webhook_fault(site, "https://10.1.2.3/check"), "");
+  EXPECT_EQ(stores::webhook_fault(none, "https://qa.example.com/check"), "");
+  EXPECT_EQ(stores::webhook_fault(loopback, "http://localhost:8080/check"), "");
+  EXPECT_EQ(stores::webhook_fault(site, "https://10.1.2.3/check"), "");
   for (const char* bad :
        {"http://qa.example.com/", "http://localhost/", "https://user:pass@qa.example.com/",
         "https://qa.example.com/#a", "ftp://qa.example.com/", "https://127.0.0.1/",
         "https://[::1]/", "https://10.1.2.3/", "https://169.254.169.254/latest/meta-data",
         "https://[fd00::1]/", "https://[::ffff:10.0.0.1]/", "https://[64:ff9b::a00:1]/", "nonsense",
         ""})
-    EXPECT_NE(services::webhook_fault(none, bad), "") << bad;
-  EXPECT_NE(services::webhook_fault(site, "https://10.2.2.3/check"), "");
+    EXPECT_NE(stores::webhook_fault(none, bad), "") << bad;
+  EXPECT_NE(stores::webhook_fault(site, "https://10.2.2.3/check"), "");
 }
 
 // What is wrong with a gate is said with its place.

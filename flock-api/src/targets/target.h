@@ -13,10 +13,10 @@
 #include "crypto/keys.h"
 #include "crypto/seal.h"
 #include "mqtt/client.h"
-#include "services/webhooks.h"
 #include "stores/live_state/live_state.h"
 #include "stores/postgres/database.h"
 #include "stores/time_series/time_series.h"
+#include "stores/webhooks/webhooks.h"
 #include "targets/settings.h"
 
 namespace flock::targets {
@@ -48,7 +48,7 @@ inline const crypto::SealingKeys& keys_of(const Parts& parts) {
   return *parts.sealing;
 }
 
-inline services::WebhookRules webhook_rules(const Settings& settings) {
+inline stores::WebhookRules webhook_rules(const Settings& settings) {
   return {settings.webhooks_allow_loopback, settings.webhooks_allowed_networks};
 }
 

@@ -4,7 +4,7 @@
 #include "base/random.h"
 #include "domain/filter.h"
 #include "services/sealing.h"
-#include "services/webhooks.h"
+#include "stores/webhooks/webhooks.h"
 #include "targets/api/call.h"
 
 namespace flock::targets::api {
@@ -67,7 +67,7 @@ void read_subscription(const Call& call, json::Reader& in, Subscription& out, bo
   if (url && !url->empty()) {
     out.url = *url;
     if (const std::string fault =
-            services::webhook_fault(webhook_rules(call.context.parts.settings), *url);
+            stores::webhook_fault(webhook_rules(call.context.parts.settings), *url);
         !fault.empty())
       in.problem("url", "invalid", fault);
   }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "services/webhooks.h"
+#include "stores/webhooks/webhooks.h"
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "crypto/keys.h"
 #include "domain/networks.h"
 
-namespace flock::services {
+namespace flock::stores {
 namespace {
 
 constexpr std::string_view kPrefix = "whsec_";
@@ -62,4 +62,4 @@ net::Headers signature(const Secret& key, const std::string& id, std::int64_t at
   return out;
 }
 
-}  // namespace flock::services
+}  // namespace flock::stores

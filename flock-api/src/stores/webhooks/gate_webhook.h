@@ -7,9 +7,9 @@
 #include "async/task.h"
 #include "base/secret.h"
 #include "domain/rollout_gate.h"
-#include "services/webhooks.h"
+#include "stores/webhooks/webhooks.h"
 
-namespace flock::services {
+namespace flock::stores {
 
 // Asks a service of an operator's what it thinks of a rollout: POST, signed with `key`, without
 // following redirects. It answers {"result": "pass" | "fail" | "inconclusive", "reason": "..."};
@@ -17,4 +17,4 @@ namespace flock::services {
 Task<domain::Check> ask_webhook(WebhookRules rules, domain::Gate gate, Secret key,
                                 boost::json::object data);
 
-}  // namespace flock::services
+}  // namespace flock::stores

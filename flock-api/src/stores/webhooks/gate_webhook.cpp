@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "services/gate_webhook.h"
+#include "stores/webhooks/gate_webhook.h"
 
 #include <boost/json/serialize.hpp>
 
@@ -8,7 +8,7 @@
 #include "base/json.h"
 #include "net/http_client.h"
 
-namespace flock::services {
+namespace flock::stores {
 namespace {
 
 namespace bj = boost::json;
@@ -69,4 +69,4 @@ Task<Check> ask_webhook(WebhookRules rules, Gate gate, Secret key, bj::object da
   }
 }
 
-}  // namespace flock::services
+}  // namespace flock::stores

@@ -11,7 +11,7 @@
 #include "base/secret.h"
 #include "net/http.h"
 
-namespace flock::services {
+namespace flock::stores {
 
 // Whoever may name a URL could make the backend call what only it can reach: nothing but public
 // addresses are called, and what the operator of the backend allows besides.
@@ -30,4 +30,4 @@ std::optional<Secret> webhook_key(std::string_view secret);
 net::Headers signature(const Secret& key, const std::string& id, std::int64_t at_seconds,
                        std::string_view body);
 
-}  // namespace flock::services
+}  // namespace flock::stores
