@@ -16,6 +16,7 @@
 #include "services/rollout_engine.h"
 #include "services/rollout_plan_json.h"
 #include "stores/postgres/database.h"
+#include "stores/postgres/deployment_row.h"
 #include "stores/postgres/rollout_statements.h"
 #include "stores/postgres/selection_query.h"
 
@@ -132,22 +133,14 @@ class Bench {
  private:
   Task<std::string> make_rollout() {
     const std::string deployment = new_uuid(), rollout = new_uuid();
-    co_await db_->query(Scope::system(), sql::kDeploymentInsert,
-                        Params()
-                            .text(deployment)
-                            .text(org_)
-                            .text(release_)
-                            .text(fleet_)
-                            .text(std::nullopt)
-                            .text(std::string())
-                            .text(std::string("DYNAMIC"))
-                            .integer(0)
-                            .text(std::string("TAKE_OVER"))
-                            .integer(0)
-                            .integer(600'000)
-                            .real(1)
-                            .text(boost::json::serialize(services::plan_json(staged())))
-                            .text(std::string("bench")));
+    const postgres::DeploymentRow row{
+        .id = deployment,
+        .org = org_,
+        .release = release_,
+        .fleet = fleet_,
+        .strategy = boost::json::serialize(services::plan_json(staged())),
+        .created_by = "bench"};
+    co_await db_->query(Scope::system(), sql::kDeploymentInsert, row.params());
     std::vector<std::string> ends;
     for (const auto end : domain::stage_ends(staged(), std::stoll(count_)))
       ends.push_back(std::to_string(end));

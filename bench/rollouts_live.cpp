@@ -15,6 +15,7 @@
 #include "services/rollout_plan_json.h"
 #include "services/sealing.h"
 #include "sim/behaviour.h"
+#include "stores/postgres/deployment_row.h"
 #include "stores/postgres/rollout_statements.h"
 #include "stores/postgres/selection_query.h"
 
@@ -99,22 +100,13 @@ class Live {
   Task<std::string> deploy(const std::string& fleet, domain::RolloutPlan plan) {
     const std::string id = new_uuid();
     release_ = co_await make_release();
-    co_await ask(sql::kDeploymentInsert,
-                 Params()
-                     .text(id)
-                     .text(options_.org)
-                     .text(release_)
-                     .text(fleet)
-                     .text(std::nullopt)
-                     .text(std::string())
-                     .text(std::string("DYNAMIC"))
-                     .integer(0)
-                     .text(std::string("TAKE_OVER"))
-                     .integer(0)
-                     .integer(600'000)
-                     .real(1)
-                     .text(boost::json::serialize(services::plan_json(plan)))
-                     .text(std::string("bench")));
+    const postgres::DeploymentRow row{.id = id,
+                                      .org = options_.org,
+                                      .release = release_,
+                                      .fleet = fleet,
+                                      .strategy = boost::json::serialize(services::plan_json(plan)),
+                                      .created_by = "bench"};
+    co_await ask(sql::kDeploymentInsert, row.params());
     co_return id;
   }
 

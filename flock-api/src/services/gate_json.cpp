@@ -91,11 +91,13 @@ void put_view(bj::object& out, const Gate& gate, const GateView& view) {
 
 }  // namespace
 
-Duration read_time(json::Reader& in, const char* key, Duration fallback) {
+Duration read_time(json::Reader& in, const char* key, Duration fallback, Duration most) {
   const auto text = in.optional_string(key);
   if (!text) return fallback;
   try {
-    return parse_duration(*text);
+    const Duration value = parse_duration(*text);
+    if (value <= most) return value;
+    in.problem(key, "out_of_range", "must be at most " + to_string(most));
   } catch (const Error& error) {
     in.problem(key, "invalid", error.hint());
   }

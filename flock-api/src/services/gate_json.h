@@ -14,8 +14,9 @@
 
 namespace flock::services {
 
-// Fields of a strategy. Faults go to the reader.
-Duration read_time(json::Reader& in, const char* key, Duration fallback);
+// Fields of a deployment and its strategy. Faults go to the reader.
+Duration read_time(json::Reader& in, const char* key, Duration fallback,
+                   Duration most = Duration::max());
 std::optional<double> read_number(json::Reader& in, const char* key, double least, double most);
 
 domain::Gate read_gate(json::Reader& in);

@@ -186,7 +186,6 @@ Task<std::optional<LockedRollout>> lock_rollout(postgres::Transaction& tx, std::
   out.org = org;
   out.id = id;
   out.deployment = row.text("deployment_id");
-  out.fleet = row.optional_text("fleet_id");
   out.plan = stored_plan(row.text("strategy"));
   out.plan.max_failed_ratio = row.real("max_failed_ratio");
   out.progress.state = rollout_state_named(row.text("state"));
@@ -209,8 +208,6 @@ Task<RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollou
   seen.now_ms = now_ms;
   seen.ends = rollout.ends;
   seen.counts = counts_of(rows.rows.at(0));
-  co_await look_at_windows(tx, rollout, seen);
-  co_await look_at_retries(tx, rollout, seen);
   const bool back = rollout.progress.returning;
   if ((back ? seen.counts.stuck : seen.counts.failed) > 0) {
     const auto failure = co_await tx.query(
@@ -225,6 +222,8 @@ Task<RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollou
     seen.gates = rollout.gates;  // as they were when it turned back
     co_return seen;
   }
+  co_await look_at_windows(tx, rollout, seen);
+  co_await look_at_retries(tx, rollout, seen);
   const std::vector<Check> checks = co_await checks_of(tx, rollout);
   for (std::size_t i = 0; i < rollout.plan.gates.size(); ++i) {
     const Gate& gate = rollout.plan.gates[i];

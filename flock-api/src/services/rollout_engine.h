@@ -12,7 +12,6 @@ namespace flock::services {
 // A rollout's row, read under its lock.
 struct LockedRollout {
   std::string org, id, deployment;
-  std::optional<std::string> fleet;
   domain::RolloutPlan plan;
   domain::RolloutProgress progress;
   std::vector<std::int64_t> ends;

@@ -10,6 +10,7 @@
 #include "async/scope.h"
 #include "base/files.h"
 #include "stores/postgres/database.h"
+#include "stores/postgres/deployment_row.h"
 #include "stores/postgres/device_statements.h"
 #include "stores/postgres/presence_statements.h"
 #include "stores/postgres/rollout_statements.h"
@@ -134,21 +135,12 @@ class Site {
   Task<void> begin() {
     const std::string deployment = new_uuid();
     rollouts_.push_back(new_uuid());
-    co_await run(sql::kDeploymentInsert, Params()
-                                             .text(deployment)
-                                             .text(org_)
-                                             .text(release_)
-                                             .text(fleet_)
-                                             .text(std::nullopt)
-                                             .text(std::string())
-                                             .text(std::string("DYNAMIC"))
-                                             .integer(0)
-                                             .text(std::string("TAKE_OVER"))
-                                             .integer(0)
-                                             .integer(600'000)
-                                             .real(1)
-                                             .text(std::string(R"({"kind":"immediate"})"))
-                                             .text(std::string("test")));
+    co_await run(sql::kDeploymentInsert, postgres::DeploymentRow{.id = deployment,
+                                                                 .org = org_,
+                                                                 .release = release_,
+                                                                 .fleet = fleet_,
+                                                                 .created_by = "test"}
+                                             .params());
     co_await run(sql::kRolloutInsert, Params()
                                           .text(rollouts_.back())
                                           .text(org_)

@@ -62,7 +62,7 @@ inline constexpr const char* kRolloutsOpenFrom =
     "SELECT id, org_id FROM rollouts WHERE ended_at IS NULL AND id >= $1::uuid ORDER BY id LIMIT 2";
 // Whoever decides about it, or orders, has it to himself.
 inline constexpr const char* kRolloutLock =
-    "SELECT r.id, r.org_id, r.fleet_id, r.deployment_id, r.state, r.reason, r.stage, "
+    "SELECT r.id, r.org_id, r.deployment_id, r.state, r.reason, r.stage, "
     "array_to_string(r.stage_ends, ',') AS stage_ends, r.progress, r.gates, p.strategy, "
     "p.max_failed_ratio, p.failure_timeout_ms, p.created_by FROM rollouts r JOIN deployments p ON "
     "p.org_id = r.org_id AND p.id = r.deployment_id WHERE r.org_id = $1 AND r.id = $2 FOR UPDATE "

@@ -12,19 +12,6 @@ namespace {
 
 using namespace domain;
 
-Duration read_duration(json::Reader& in, const char* key, Duration fallback, Duration most) {
-  const auto text = in.optional_string(key);
-  if (!text) return fallback;
-  try {
-    const Duration value = parse_duration(*text);
-    if (value <= most) return value;
-    in.problem(key, "out_of_range", "must be at most " + to_string(most));
-  } catch (const Error& error) {
-    in.problem(key, "invalid", error.hint());
-  }
-  return fallback;
-}
-
 void read_devices(json::Reader& inner, const bj::value& target, json::Reader& in,
                   Selector& selector) {
   auto devices = inner.optional_strings("device_ids", 10'000, {.min = 36, .max = 36});
@@ -148,9 +135,9 @@ DeploymentRequest read_deployment(const bj::value& body) {
     inner.finish();
   }
   read_claim(in, request.claim);
-  request.soak = read_duration(in, "soak", request.soak, Duration(86'400'000));
-  request.failure_timeout =
-      read_duration(in, "failure_timeout", request.failure_timeout, Duration(7 * 86'400'000LL));
+  request.soak = services::read_time(in, "soak", request.soak, Duration(86'400'000));
+  request.failure_timeout = services::read_time(in, "failure_timeout", request.failure_timeout,
+                                                Duration(7 * 86'400'000LL));
   if (const bj::value* given = in.optional_value("max_failed_ratio")) {
     const double ratio = given->is_number() ? given->to_number<double>() : -1;
     if (!(ratio >= 0 && ratio <= 1))

@@ -7,6 +7,7 @@
 #include "services/gate_checks.h"
 #include "services/rollout_plan_json.h"
 #include "services/sealing.h"
+#include "stores/postgres/deployment_row.h"
 #include "stores/postgres/gate_statements.h"
 #include "targets/api/deployment_plan.h"
 #include "targets/api/queries.h"
@@ -40,22 +41,21 @@ bj::object deployment_json(const Row& row) {
 Params insert_params(const Call& call, const DeploymentRequest& request,
                      const ResolvedDeployment& resolved) {
   const services::Claim& claim = resolved.claim;
-  Params params;
-  params.text(claim.rank.deployment).text(call.org()).text(resolved.release.text("id"));
-  params.text(claim.selector.fleet);
-  if (claim.selector.devices)
-    params.texts(*claim.selector.devices);
-  else
-    params.text(std::nullopt);
-  params.text(to_text(claim.selector.filter))
-      .text(std::string(name_of(claim.selector.membership)))
-      .integer(claim.rank.priority)
-      .text(std::string(name_of(claim.on_conflict)));
-  params.integer(request.soak.count())
-      .integer(request.failure_timeout.count())
-      .real(request.max_failed_ratio);
-  params.text(bj::serialize(services::plan_json(request.plan))).text(call.who.key());
-  return params;
+  return postgres::DeploymentRow{.id = claim.rank.deployment,
+                                 .org = call.org(),
+                                 .release = resolved.release.text("id"),
+                                 .fleet = claim.selector.fleet,
+                                 .devices = claim.selector.devices,
+                                 .filter = to_text(claim.selector.filter),
+                                 .membership = std::string(name_of(claim.selector.membership)),
+                                 .priority = claim.rank.priority,
+                                 .on_conflict = std::string(name_of(claim.on_conflict)),
+                                 .soak = request.soak,
+                                 .failure_timeout = request.failure_timeout,
+                                 .max_failed_ratio = request.max_failed_ratio,
+                                 .strategy = bj::serialize(services::plan_json(request.plan)),
+                                 .created_by = call.who.key()}
+      .params();
 }
 
 // They are no part of the strategy that everybody reads.
