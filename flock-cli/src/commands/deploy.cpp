@@ -62,7 +62,7 @@ void read_metric(const std::string& text, bj::object& gate) {
     gate["service"] = text.substr(open + 1, slash - open - 1);
     metric = text.substr(slash + 1, text.size() - slash - 2);
   }
-  gate["metric"] = std::move(metric);
+  gate["metric"] = metric;
 }
 
 double plain_number(const std::string& text, const std::string& rule) {
