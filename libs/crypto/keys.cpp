@@ -2,6 +2,7 @@
 #include "crypto/keys.h"
 
 #include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/ec.h>
 #include <openssl/ecdsa.h>
 #include <openssl/hmac.h>
@@ -25,6 +26,11 @@ using ContextPtr = std::unique_ptr<BN_CTX, Deleter<BN_CTX_free>>;
 using GroupPtr = std::unique_ptr<EC_GROUP, Deleter<EC_GROUP_free>>;
 using PointPtr = std::unique_ptr<EC_POINT, Deleter<EC_POINT_free>>;
 using ParamsPtr = std::unique_ptr<OSSL_PARAM, Deleter<OSSL_PARAM_free>>;
+
+// OpenSSL cleans up when the program ends, in the reverse order of what was set up: begun before
+// any pool of threads, it waits for what their threads still hold.
+[[maybe_unused]] const int kOpenSslReady =
+    OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CRYPTO_STRINGS, nullptr);
 
 constexpr int kCoordinate = 32;  // bytes of r, s, x and y on P-256
 // Bits of an RSA modulus: what is safe (RFC 7518, 3.3), and what is still quick to verify.

@@ -89,6 +89,7 @@ class LogsOfContainers : public ::testing::Test {
           co_await body(backend);
           scope.cancel();
           co_await scope.join();
+          ears.reset();  // before the loop that it lives on
           co_await backend.server.stop();
         },
         Duration(120'000));
