@@ -36,6 +36,11 @@ void add_keys(config::Schema& schema, agent::AgentOptions& options, std::string&
   schema.add("commands.reboot", options.reboot, "whether the server may start this machine again");
   schema.add("commands.reboot_command", options.reboot_command,
              "program and arguments; default: systemctl reboot, or the kernel's call");
+  schema.add("host_commands.enabled", options.host_commands,
+             "whether deployments may run commands on this machine");
+  schema.add("host_commands.allow", options.allowed_host_commands,
+             "the only commands and scripts that may be run: their texts, or sha256:HEX of them; "
+             "default: all");
   schema.add("rollback.enabled", options.goes_back,
              "whether this device goes back by itself from a release that it cannot keep");
   schema.add("rollback.start_timeout", options.start_timeout,

@@ -106,6 +106,16 @@ struct Agent::Impl {
     out.interval = options.reconcile_interval;
     out.boot_id = read_boot_id(options.root);
     out.goes_back = options.goes_back;
+    out.host.enabled = options.host_commands;
+    out.host.allowed = options.allowed_host_commands;
+    out.host.may_reboot = options.reboot;
+    out.host.on_output = [this](device::v1::LogBatch batch) {
+      batch.set_boot_id(boot_id);
+      batch.set_seq(++seq);
+      uplink.send(Upward::kLogs, batch.SerializeAsString());
+    };
+    out.reboot_command = options.reboot_command;
+    out.farewell = [this](std::string why) -> Task<void> { co_await say_farewell(std::move(why)); };
     out.trial.start = options.start_timeout;
     out.trial.contact = options.contact_timeout;
     out.credentials = [this]() -> Task<PullCredentials> {

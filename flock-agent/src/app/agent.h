@@ -22,7 +22,9 @@ struct AgentOptions {
       token_lifetime{0};
   bool reboot = true;
   std::vector<std::string> reboot_command;
-  bool goes_back = true;  // by itself from a release that cannot be kept
+  bool host_commands = true;
+  std::vector<std::string> allowed_host_commands;  // none: all
+  bool goes_back = true;                           // by itself from a release that cannot be kept
   Duration start_timeout{600'000}, contact_timeout{300'000};  // 0: no limit
   std::int64_t spool_limit = 32 << 20;   // bytes on disk of what cannot be sent
   std::int64_t spool_drain = 128 << 10;  // bytes a second of each kind, after an outage

@@ -185,12 +185,7 @@ struct Commands::Impl {
   // Returns only by throwing: a machine that started again finds the command in its journal.
   Task<void> reboot(CommandEntry& entry) {
     co_await options.farewell("a reboot was asked for (command " + entry.id + ")");
-    const auto restart = [command = options.reboot_command]() -> Task<void> {
-      co_await restart_machine(command);
-      co_await sleep_for(kGoesDown);
-      throw Error(Code::kUnavailable, "the machine was asked to start again, but still runs");
-    };
-    co_await reconciler.take_down(restart);
+    co_await reconciler.take_down([this] { return go_down(options.reboot_command, kGoesDown); });
   }
 
   Task<void> identify(device::v1::Identify wanted) {

@@ -47,6 +47,7 @@ ConfigHashes hashes_of(const DesiredState& state) {
 std::string fingerprint_of(const DesiredState& state) {
   std::string text;
   for (const auto& [service, hash] : hashes_of(state)) text += service + '\0' + hash + '\0';
+  if (state.has_host_command() && !state.host_command().undo()) text += state.host_command().id();
   return to_hex(crypto::sha256(text));
 }
 

@@ -8,7 +8,7 @@ namespace flock::agent {
 
 // By service: changes when a container of it must be made anew.
 ConfigHashes hashes_of(const DesiredState& state);
-// The same for two states that make the same containers.
+// The same for two states that make the same containers, after the same host command.
 std::string fingerprint_of(const DesiredState& state);
 
 }  // namespace flock::agent

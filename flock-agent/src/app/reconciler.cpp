@@ -12,6 +12,7 @@
 #include "app/reconciler_state.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "host/machine.h"
 
 namespace flock::agent {
 namespace {
@@ -29,7 +30,8 @@ struct Reconciler::Impl {
         state(executor, std::move(runtime), trial_options(), options.on_report, ends_options()),
         downloads(state, options.credentials),
         probes(state),
-        by_hand(state) {}
+        by_hand(state),
+        host(executor, host_options()) {}
 
   Ends::Options ends_options() {
     return {[this](const std::string& service, const device::v1::Exit& exit) {
@@ -40,12 +42,31 @@ struct Reconciler::Impl {
             options.on_exit};
   }
 
+  HostCommands::Options host_options() {
+    HostCommands::Options out = options.host;
+    out.data_dir = options.data_dir;
+    out.boot_id = options.boot_id;
+    out.on_change = [this] {
+      tell_machine();
+      state.wake.set();
+    };
+    out.reboot = [this](std::string id) -> Task<void> {
+      co_await options.farewell("the host command of deployment " + id + " wants a reboot");
+      const auto restart = [this] {
+        return go_down(options.reboot_command, options.host.goes_down);
+      };
+      co_await by_hand.take_down(restart);
+    };
+    return out;
+  }
+
   Trials::Options trial_options() const {
     return {options.data_dir, options.boot_id, options.trial, options.goes_back};
   }
 
   void load() {
     state.wishes.load();
+    host.load();
     state.trials.load(state.wishes.current(), steady_now());
     const StatePtr desired = state.wishes.desired();
     // It was ended between the verdict and the first step of the way back.
@@ -58,6 +79,7 @@ struct Reconciler::Impl {
 
   Task<void> run() {
     std::string last_error;
+    host.go_on();
     for (;;) {
       state.wake.reset();
       Duration pause = kTroublePause;
@@ -117,8 +139,10 @@ struct Reconciler::Impl {
     co_await by_hand.do_jobs();
     state.trials.save_verdict();
     // A newer one may arrive while we wait.
+    const StatePtr desired = state.wishes.desired();
     const StatePtr wanted = state.target(), before = state.wishes.current();
-    const World world = co_await observe(*wanted, *before);
+    World world = co_await observe(*wanted, *before);
+    world.held = wanted == desired && machine_comes_first(*desired);
     options.on_containers(world.containers);
     co_await state.ends.look(world);
     seen = world.containers;
@@ -128,12 +152,17 @@ struct Reconciler::Impl {
       state.settled_since = {};
     else if (state.settled_since == SteadyPoint() || plan.began_anew)
       state.settled_since = world.now;
-    if (plan.complete && wanted->version() > 0 && before->version() != wanted->version() &&
-        !switch_to(wanted, world.now)) {
+    bool stored = true;
+    if (wanted != desired && desired->has_host_command()) host.want(desired->host_command(), true);
+    if (world.held && plan.fetched) stored = advance_machine(*desired, world.now);
+    if (plan.complete && wanted->version() > 0 && before->version() != wanted->version())
+      stored = switch_to(wanted, world.now);
+    if (!stored) {
       tell(world, plan);
       co_return kTroublePause;
     }
-    if (taken_back(*wanted, *before, plan, world.now)) co_return Duration(0);
+    if (wanted != state.target() || taken_back(*wanted, *before, plan, world.now))
+      co_return Duration(0);
     hold(*wanted, plan);
     tell(world, plan);
 
@@ -146,6 +175,33 @@ struct Reconciler::Impl {
     if (again) co_return Duration(0);
     if (plan.phase == ReportedState::CONFIRMED) co_await keep(wanted);
     co_return pause_after(plan);
+  }
+
+  // --- What is done to the machine
+
+  // What was switched to once had its command before.
+  bool machine_comes_first(const DesiredState& desired) const {
+    if (!desired.has_host_command()) return false;
+    const device::v1::HostCommand& command = desired.host_command();
+    const device::v1::HostCommand& before = state.wishes.current()->host_command();
+    if (before.id() == command.id() && before.undo() == command.undo()) return false;
+    const auto standing = host.standing(command.id());
+    if (!command.undo()) return standing != HostCommands::Standing::kDone;
+    return standing == HostCommands::Standing::kUnknown ||
+           standing == HostCommands::Standing::kBusy || standing == HostCommands::Standing::kDone;
+  }
+
+  // False while it cannot be written down that `desired` is tried.
+  bool advance_machine(const DesiredState& desired, SteadyPoint now) {
+    const device::v1::HostCommand& command = desired.host_command();
+    if (!command.undo() && !state.trials.begin(desired, now)) return false;
+    host.want(command, command.undo());
+    state.trials.note_busy(now);
+    if (command.undo() || host.standing(command.id()) != HostCommands::Standing::kFailed)
+      return true;
+    state.trials.reject(desired, state.wishes.current(), host.failure(command.id()));
+    state.begin_anew();
+    return true;
   }
 
   // --- What a release is on trial for
@@ -204,6 +260,7 @@ struct Reconciler::Impl {
     ReportedState fresh = make_report(world, plan, state.memory);
     const StatePtr desired = state.wishes.desired();
     if (state.target() != desired) state.trials.describe(*desired, fresh);
+    if (desired->has_host_command()) describe_machine(desired->host_command(), fresh);
     std::string fault = state.trials.store_error();
     if (const DesiredState* const unstored = state.wishes.unstored()) {
       fresh.set_desired_version(unstored->version());
@@ -217,6 +274,25 @@ struct Reconciler::Impl {
       fresh.set_error("the desired state cannot be stored on this device: " + fault);
     }
     state.set_report(std::move(fresh));
+  }
+
+  // At once, for the next round may come only after the machine went down.
+  void tell_machine() {
+    const DesiredState& desired = *state.wishes.desired();
+    if (!desired.has_host_command() || state.report.desired_version() != desired.version()) return;
+    ReportedState fresh = state.report;
+    host.describe(desired.host_command().id(), fresh);
+    state.set_report(std::move(fresh));
+  }
+
+  void describe_machine(const device::v1::HostCommand& command, ReportedState& report) const {
+    host.describe(command.id(), report);
+    if (!command.undo() || host.standing(command.id()) != HostCommands::Standing::kUndoFailed)
+      return;
+    const Failure failure = host.failure(command.id());
+    report.set_phase(ReportedState::FAILED);
+    report.set_error_code(failure.code);
+    report.set_error(failure.error);
   }
 
   // --- Actions
@@ -292,6 +368,7 @@ struct Reconciler::Impl {
   Downloads downloads;
   Probes probes;
   ByHand by_hand;
+  HostCommands host;
   SteadyPoint trouble_since{};
   std::int64_t cleaned = 0;  // images of other versions than this one are gone
   std::vector<Observed> seen;
@@ -309,6 +386,7 @@ Task<void> Reconciler::run() { co_await impl_->run(); }
 Task<void> Reconciler::stop() {
   impl_->state.background.cancel();
   co_await impl_->downloads.stop();
+  co_await impl_->host.stop();
   co_await impl_->state.background.join();
 }
 const ReportedState& Reconciler::report() const { return impl_->state.report; }

@@ -4,7 +4,9 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "app/host_commands.h"
 #include "async/task.h"
 #include "base/time.h"
 #include "domain/plan.h"
@@ -24,6 +26,11 @@ class Reconciler {
     std::string boot_id;
     TrialLimits trial;
     bool goes_back = true;  // by itself from a release that cannot be kept
+    // What it may do to the machine; how that is done is filled in here.
+    HostCommands::Options host;
+    std::vector<std::string> reboot_command;  // empty: the init system's, or the kernel's
+    // The machine goes down: says so, as far as it can be done quickly.
+    std::function<Task<void>(std::string why)> farewell = [](auto) -> Task<void> { co_return; };
     std::function<Task<PullCredentials>()> credentials;
     std::function<void()> on_report;  // report() has changed
     // What each round sees, before it changes anything.

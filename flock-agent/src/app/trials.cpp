@@ -150,7 +150,11 @@ StatePtr Trials::fallback(std::int64_t version) const {
 
 bool Trials::begin(const DesiredState& fresh, SteadyPoint now) {
   store_error_.clear();
-  if (!options_.goes_back || trial_.version == fresh.version()) return true;
+  if (!options_.goes_back) return true;
+  if (trial_.version == fresh.version()) {  // begun by its host command
+    trial_.since = trial_.watched = trial_.contact_at = now;
+    return true;
+  }
   const Trial before = std::exchange(trial_, Trial());
   if (fingerprint_of(fresh) != fingerprint_of(*proven_) || proven_->version() == 0) {
     trial_.version = fresh.version();
@@ -210,6 +214,12 @@ bool Trials::sentence(const DesiredState& state, std::optional<Failure> failure)
   verdict_.at = system_clock().now();
   save_verdict();
   return true;
+}
+
+void Trials::reject(const DesiredState& state, const StatePtr& current, Failure failure) {
+  // Nothing better is known than what runs.
+  if (proven_->version() == 0) proven_ = current;
+  sentence(state, std::move(failure));
 }
 
 void Trials::save_verdict() {

@@ -40,6 +40,10 @@ class Trials {
              SteadyPoint now);
   // The same of what runs while its successor is downloaded.
   bool fails_meanwhile(const DesiredState& current, SteadyPoint now);
+  // Its host command is under way, during which the machine may well be out of reach.
+  void note_busy(SteadyPoint now) { trial_.watched = trial_.contact_at = now; }
+  // `state` is not even begun, for its host command failed; `current` runs.
+  void reject(const DesiredState& state, const StatePtr& current, Failure failure);
   // True when `state`, which has soaked, also proved its contact with the server.
   bool may_be_confirmed(const DesiredState& state, SteadyPoint settled_since) const;
   // From now on this is what the device goes back to. False when that cannot be written down yet;

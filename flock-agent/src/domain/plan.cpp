@@ -59,7 +59,8 @@ class Planner {
              find_service(world_.current, item.first) == nullptr;
     });
     if (world_.desired.version() == 0) return plan_;
-    plan_.complete = pull();
+    plan_.fetched = pull();
+    plan_.complete = plan_.fetched && !world_.held;
     active_ = plan_.complete ? &world_.desired : &world_.current;
     hashes_ = plan_.complete ? &world_.desired_hashes : &world_.current_hashes;
     // Nothing is known of what ran before (a damaged file): it is left alone until it can be
@@ -270,7 +271,7 @@ class Planner {
   }
 
   void judge(SteadyPoint settled_since) {
-    plan_.phase = plan_.complete ? ReportedState::STARTING : ReportedState::DOWNLOADING;
+    plan_.phase = plan_.fetched ? ReportedState::STARTING : ReportedState::DOWNLOADING;
     if (plan_.settled) {
       const Duration soak(world_.desired.soak_ms());
       const bool begins = settled_since == SteadyPoint() || plan_.began_anew;

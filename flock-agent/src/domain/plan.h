@@ -83,6 +83,7 @@ struct World {
   std::set<std::string> images;  // of those that both states name, the ones that are there
   ConfigHashes desired_hashes, current_hashes;
   SteadyPoint now;
+  bool held = false;  // a host command comes first: what is current is kept running
 };
 
 struct Plan {
@@ -90,7 +91,8 @@ struct Plan {
   ReportedState::Phase phase = ReportedState::IDLE;
   std::string error_code, error;
   bool transient = false;   // what failed is not the release's fault: a peer or the runtime is away
-  bool complete = false;    // every image of the desired state is there
+  bool fetched = false;     // every image of the desired state is there
+  bool complete = false;    // the same, and nothing holds it back
   bool settled = false;     // all services run and are healthy; soaking or confirmed
   std::string waits_for;    // the first service that is not as it should be; "" when settled
   bool began_anew = false;  // a service was started since the last round: soaking begins again

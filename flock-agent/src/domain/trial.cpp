@@ -32,7 +32,9 @@ std::optional<Failure> judge(Trial& trial, const DesiredState& state, const Plan
   trial.settled = trial.settled || plan.settled;
   if (plan.phase == ReportedState::FAILED && !plan.transient)
     return Failure{plan.error_code, plan.error};
-  if (limits.boots > 0 && trial.boots >= limits.boots)
+  const bool reboots = state.host_command().reboot() == device::v1::HostCommand::AFTER_SUCCESS ||
+                       state.host_command().reboot() == device::v1::HostCommand::EXPECTED;
+  if (limits.boots > 0 && trial.boots >= limits.boots + (reboots ? 1 : 0))
     return Failure{"restarts", "the machine started again " + std::to_string(trial.boots) +
                                    " times before the release was confirmed"};
   if (auto lost = lost_contact(trial, in_contact(trial, contact, settled_since), limits, now))

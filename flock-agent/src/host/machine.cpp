@@ -175,4 +175,10 @@ Task<void> restart_machine(std::vector<std::string> command) {
     throw Error(Code::kUnavailable, std::string("the kernel refuses: ") + std::strerror(errno));
 }
 
+Task<void> go_down(std::vector<std::string> command, Duration limit) {
+  co_await restart_machine(std::move(command));
+  co_await sleep_for(limit);
+  throw Error(Code::kUnavailable, "the machine was asked to start again, but still runs");
+}
+
 }  // namespace flock::agent

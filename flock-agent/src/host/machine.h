@@ -45,5 +45,7 @@ void forget_used_code();
 // again at once. Returns when it was asked; throws kUnavailable when it was refused. `command` in
 // place of both, if it is not empty.
 Task<void> restart_machine(std::vector<std::string> command);
+// The same, then waits for the end. Throws kUnavailable when the machine still runs after `limit`.
+Task<void> go_down(std::vector<std::string> command, Duration limit);
 
 }  // namespace flock::agent

@@ -82,6 +82,14 @@ ReportedState reported(const DesiredState& desired, const Step& step) {
   state.set_error_code(step.error_code);
   state.set_error(step.error);
   const bool runs = step.phase == ReportedState::SOAKING || step.phase == ReportedState::CONFIRMED;
+  if (desired.has_host_command() && runs) {  // made up like the containers
+    auto* done = state.mutable_host_command();
+    done->set_id(desired.host_command().id());
+    done->set_step(desired.host_command().undo() ? device::v1::HostCommandState::UNDONE
+                                                 : device::v1::HostCommandState::DONE);
+    done->set_exit_code(0);
+    done->set_output("simulated\n");
+  }
   for (const auto& wanted : desired.services()) {
     ServiceState& service = *state.add_services();
     service.set_name(wanted.name());

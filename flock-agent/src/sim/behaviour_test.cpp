@@ -67,6 +67,18 @@ TEST(Behaviour, ConfirmsAfterTheSoakWithTheDigestAndNeverBefore) {
   EXPECT_EQ(steps.back().after - steps[steps.size() - 2].after, Duration(5000));
 }
 
+TEST(Behaviour, SaysThatHostCommandsWereDone) {
+  DesiredState desired = release("a");
+  desired.mutable_host_command()->set_id("d");
+  const Step last = course(Behaviour{}, 1, desired).back();
+  ReportedState state = reported(desired, last);
+  EXPECT_EQ(state.host_command().id(), "d");
+  EXPECT_EQ(state.host_command().step(), device::v1::HostCommandState::DONE);
+  desired.mutable_host_command()->set_undo(true);
+  state = reported(desired, last);
+  EXPECT_EQ(state.host_command().step(), device::v1::HostCommandState::UNDONE);
+}
+
 TEST(Behaviour, WithoutServicesThereIsNothingToDo) {
   EXPECT_EQ(course(Behaviour{}, 1, DesiredState()).back().phase, ReportedState::IDLE);
 }
