@@ -231,7 +231,8 @@ CustomerEvent customer_event(InternalEvent event, const EventSubject& subject) {
       [[fallthrough]];
     case About::kDeployment:
       data["deployment"] = {{"id", subject.deployment_id}};
-      data["release"] = {{"id", subject.release_id}, {"version", subject.release_version}};
+      if (!subject.release_id.empty())  // there may be a host command in its place
+        data["release"] = {{"id", subject.release_id}, {"version", subject.release_version}};
       break;
   }
   if (!subject.fleet_id.empty())

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
+#include "domain/uplink.h"
+
 namespace flock::domain {
 namespace {
 
@@ -39,6 +41,15 @@ const char* health_name(device::v1::ServiceState::Health health) {
   return health >= 0 && health < 5 ? kNames[health] : "UNKNOWN";
 }
 
+constexpr std::size_t kOutputBytes = 8 << 10, kErrorBytes = 4 << 10;
+
+// PostgreSQL's jsonb takes no NUL.
+std::string clean(const std::string& text, std::size_t limit) {
+  std::string out = shortened(text, limit);
+  std::erase(out, '\0');
+  return out;
+}
+
 }  // namespace
 
 TimePoint device_time(std::int64_t unix_ms) {
@@ -58,6 +69,20 @@ bj::object exit_json(const device::v1::Exit& exit) {
 const char* command_state(device::v1::CommandResult::State state) {
   static constexpr const char* kNames[] = {"UNKNOWN", "STARTED", "DONE", "FAILED", "EXPIRED"};
   return kNames[state >= 0 && state < 5 ? state : 0];
+}
+
+bj::object host_command_json(const device::v1::HostCommandState& state) {
+  static constexpr const char* kSteps[] = {"UNKNOWN",   "RUNNING",      "REBOOTING",
+                                           "VERIFYING", "ROLLING_BACK", "DONE",
+                                           "FAILED",    "UNDONE",       "UNDO_FAILED"};
+  bj::object out{{"step", kSteps[state.step() >= 0 && state.step() < 9 ? state.step() : 0]},
+                 {"output", clean(state.output(), kOutputBytes)}};
+  if (state.has_exit_code()) out["exit_code"] = state.exit_code();
+  if (state.dropped_bytes() > 0) out["dropped_bytes"] = state.dropped_bytes();
+  if (!state.error().empty()) out["error"] = clean(state.error(), kErrorBytes);
+  if (state.started_at_ms() > 0) out["started_at"] = to_rfc3339(device_time(state.started_at_ms()));
+  if (state.ended_at_ms() > 0) out["ended_at"] = to_rfc3339(device_time(state.ended_at_ms()));
+  return out;
 }
 
 bj::object reported_json(const device::v1::ReportedState& report) {
@@ -83,6 +108,7 @@ bj::object reported_json(const device::v1::ReportedState& report) {
                  {"services", std::move(services)}};
   if (!report.error().empty()) out["error"] = report.error();
   if (!report.error_code().empty()) out["error_code"] = report.error_code();
+  if (report.has_host_command()) out["host_command"] = host_command_json(report.host_command());
   if (report.has_rollback()) {
     const device::v1::Rollback& back = report.rollback();
     bj::object rollback{{"phase", phase_name(back.phase())},

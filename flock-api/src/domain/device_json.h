@@ -11,6 +11,7 @@
 namespace flock::domain {
 
 boost::json::object reported_json(const device::v1::ReportedState& report);
+boost::json::object host_command_json(const device::v1::HostCommandState& state);
 boost::json::object exit_json(const device::v1::Exit& exit);
 const char* command_state(device::v1::CommandResult::State state);
 // A device's clock can say anything; RFC 3339 ends with the year 9999.

@@ -31,6 +31,17 @@ std::string missing_proof(const device::v1::ReportedState& report,
   return "";
 }
 
+// A flockd that knows no host commands says nothing of them.
+bool is_machine_done(const device::v1::ReportedState& report,
+                     const device::v1::DesiredState& desired) {
+  using State = device::v1::HostCommandState;
+  if (!desired.has_host_command()) return true;
+  const State& done = report.host_command();
+  if (done.id() != desired.host_command().id()) return false;
+  if (!desired.host_command().undo()) return done.step() == State::DONE;
+  return done.step() == State::UNDONE || done.step() == State::FAILED;  // that was rolled back
+}
+
 DeviceProgress phase_of(const device::v1::ReportedState& report,
                         const device::v1::DesiredState& desired) {
   using Report = device::v1::ReportedState;
@@ -44,7 +55,8 @@ DeviceProgress phase_of(const device::v1::ReportedState& report,
     case Report::FAILED:
       return {"FAILED", report.error_code() + ": " + report.error()};
     case Report::CONFIRMED: {
-      const std::string missing = missing_proof(report, desired);
+      const std::string missing = is_machine_done(report, desired) ? missing_proof(report, desired)
+                                                                   : "the host command is not done";
       if (missing.empty()) return {"CONFIRMED", ""};
       return {"SOAKING", "confirmed without proof: " + missing};
     }

@@ -49,6 +49,28 @@ TEST(Progress, ConfirmsOnlyWithProof) {
   EXPECT_EQ(progress_of(report, desired).state, "");
 }
 
+TEST(Progress, NeedsTheHostCommandToBeDoneOrUndone) {
+  using State = device::v1::HostCommandState;
+  device::v1::DesiredState desired;
+  desired.set_version(7);
+  desired.mutable_host_command()->set_id("d");
+  device::v1::ReportedState report;
+  report.set_desired_version(7);
+  report.set_phase(device::v1::ReportedState::CONFIRMED);
+  EXPECT_EQ(progress_of(report, desired).state, "SOAKING") << "an old flockd knows nothing of it";
+  EXPECT_EQ(progress_of(report, desired).reason,
+            "confirmed without proof: the host command is not done");
+  report.mutable_host_command()->set_id("of another deployment");
+  report.mutable_host_command()->set_step(State::DONE);
+  EXPECT_EQ(progress_of(report, desired).state, "SOAKING");
+  report.mutable_host_command()->set_id("d");
+  EXPECT_EQ(progress_of(report, desired).state, "CONFIRMED");
+  desired.mutable_host_command()->set_undo(true);
+  EXPECT_EQ(progress_of(report, desired).state, "SOAKING");
+  report.mutable_host_command()->set_step(State::UNDONE);
+  EXPECT_EQ(progress_of(report, desired).state, "CONFIRMED");
+}
+
 TEST(Desired, PicksThePlatformOfTheDevice) {
   const std::map<std::string, std::string> digests{
       {"linux/amd64", "a"}, {"linux/arm/v6", "six"}, {"linux/arm64", "b"}};

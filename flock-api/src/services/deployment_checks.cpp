@@ -33,7 +33,9 @@ Error clash(const std::vector<Conflict>& conflicts) {
     if (conflict.outcome != Contest::kRefused) continue;
     problems.push_back(
         {"/priority", "conflict",
-         "rollout " + conflict.rollout.id + " of release " + conflict.rollout.release_version +
+         "rollout " + conflict.rollout.id + " of " +
+             (conflict.rollout.release_version ? "release " + *conflict.rollout.release_version
+                                               : "a host command") +
              ", with priority " + std::to_string(conflict.rollout.rank.priority) + ", has " +
              devices(conflict.devices) + ": " + joined(conflict.names, conflict.devices)});
   }

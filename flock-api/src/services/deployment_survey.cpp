@@ -46,11 +46,14 @@ std::int64_t Survey::have_it() const {
       [](std::int64_t sum, const PlatformGroup& group) { return sum + group.have_it; });
 }
 
-Task<Survey> survey(postgres::Transaction& tx, std::string org, Claim claim, Row release) {
+Task<Survey> survey(postgres::Transaction& tx, std::string org, Claim claim,
+                    std::optional<Row> release) {
   const TimePoint now = system_clock().now();
-  const workload::Workload workload = workload::from_json(release.text("workload"));
+  workload::Workload workload;
+  if (release) workload = workload::from_json(release->text("workload"));
   const Selection selection = co_await selection_of(tx, org, claim);
-  const Statement asked = postgres::selection_survey(selection, release.text("id"), now);
+  const Statement asked = postgres::selection_survey(
+      selection, release ? std::optional(release->text("id")) : std::nullopt, now);
   const auto rows = co_await tx.query(asked.text.c_str(), asked.params);
   Survey out;
   std::int64_t one = 0, two = 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,7 +37,8 @@ struct Survey {
 
   std::int64_t have_it() const;
 };
-// `release` is a row with the columns of a release.
-Task<Survey> survey(postgres::Transaction& tx, std::string org, Claim claim, postgres::Row release);
+// `release` is a row with the columns of a release; without one nobody is told apart by it.
+Task<Survey> survey(postgres::Transaction& tx, std::string org, Claim claim,
+                    std::optional<postgres::Row> release);
 
 }  // namespace flock::services

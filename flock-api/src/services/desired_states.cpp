@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "domain/desired.h"
+#include "services/host_command_json.h"
 #include "services/rollout_news.h"
 #include "services/sealing.h"
 #include "services/unless_corrupt.h"
@@ -111,7 +112,7 @@ Task<void> DesiredStates::want(postgres::Transaction& tx, const Row& row, const 
   const std::string device = row.text("id");
   const bool back = row.text("state") == "ROLLING_BACK";
   const std::optional<std::string> release =
-      back ? row.optional_text("previous_release_id") : row.text("release_id");
+      row.optional_text(back ? "previous_release_id" : "release_id");
   device::v1::DesiredState desired;
   if (release) {
     if (back && row.boolean("back_deleted"))
@@ -124,7 +125,13 @@ Task<void> DesiredStates::want(postgres::Transaction& tx, const Row& row, const 
                              row.text("architecture"), row.text("variant"), variables);
     desired.set_release_id(*release);
     desired.set_release_version(row.text(back ? "back_version" : "release_version"));
-  }  // otherwise it had nothing to run, and goes back to that
+  }  // otherwise it has nothing to run, or had nothing and goes back to that
+  if (const auto command = row.optional_text("host_command")) {
+    *desired.mutable_host_command() = stored_host_command(*command);
+    desired.mutable_host_command()->set_id(
+        host_command_id(row.text("deployment_id"), row.integer("retries")));
+    desired.mutable_host_command()->set_undo(back);
+  }
   const std::int64_t version = row.integer("desired_version") + 1;
   // Only now: a release that cannot run on the device leaves it, and its rollout, what it had.
   co_await tx.query(sql::kSupersede, Params().text(org).text(device).text(rollout));

@@ -109,7 +109,8 @@ Task<std::vector<Problem>> faults_of_gates(const RolloutPlan& plan, std::string 
 }
 
 struct GateChecks::Job {
-  std::string org, rollout, deployment, release_id, release_version;
+  std::string org, rollout, deployment;
+  std::optional<std::string> release_id, release_version;
   std::int64_t stage = 0, stages = 0;  // the open one, from 1
   std::size_t index = 0;               // of the gate in the plan
   Gate gate;
@@ -155,7 +156,7 @@ Task<void> GateChecks::look_for_due(TaskScope& scope) {
       if (!gate.is_elsewhere() || !is_due(gate, progress, last[i], now)) continue;
       due.emplace_back(
           last[i], Job{row.text("org_id"), row.text("id"), row.text("deployment_id"),
-                       row.text("release_id"), row.text("release_version"),
+                       row.optional_text("release_id"), row.optional_text("release_version"),
                        row.integer("stage") + 1, static_cast<std::int64_t>(plan.stages.size()), i,
                        gate, reached, progress.accepted_ms, now});
     }
@@ -268,10 +269,12 @@ Task<Check> GateChecks::check_webhook(const Job& job) {
   if (!key) throw Error(Code::kCorrupt, "what its requests are signed with is damaged");
   boost::json::object data{{"rollout_id", job.rollout},
                            {"deployment_id", job.deployment},
-                           {"release", {{"id", job.release_id}, {"version", job.release_version}}},
                            {"stage", job.stage},
                            {"stages", job.stages},
                            {"gate", title(job.gate)}};
+  if (job.release_id)
+    data["release"] =
+        boost::json::object{{"id", *job.release_id}, {"version", *job.release_version}};
   co_return co_await stores::ask_webhook(rules_, job.gate, *key, std::move(data));
 }
 

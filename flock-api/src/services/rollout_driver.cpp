@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rollout_driver.h"
 
+#include <boost/json/serialize.hpp>
 #include <map>
 #include <set>
 
 #include "async/deadline.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "domain/device_json.h"
 #include "domain/device_progress.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "services/rollout_news.h"
@@ -133,12 +135,30 @@ Task<bool> RolloutDriver::apply(std::vector<DeviceReport> reports) {
   }
   co_await send_again(behind);
   if (present.empty()) co_return false;
+  auto rollouts = co_await note_machines(present);
   const auto changed = co_await db_.query(Scope::system(), sql::kRolloutDeviceStates,
                                           with_progress(named(present), progress));
-  std::set<std::pair<std::string, std::string>> rollouts;
   for (const Row& row : changed.rows) rollouts.emplace(row.text("org_id"), row.text("rollout_id"));
   for (const auto& [org, rollout] : rollouts) co_await announce_rollout(bus_, org, rollout);
   co_return !rollouts.empty();
+}
+
+// The rollouts of those whose host command is at another step than before.
+Task<std::set<std::pair<std::string, std::string>>> RolloutDriver::note_machines(
+    const std::vector<const DeviceReport*>& reports) {
+  std::vector<const DeviceReport*> saying;
+  std::vector<std::string> said;
+  for (const DeviceReport* report : reports) {
+    if (!report->state.has_host_command()) continue;
+    saying.push_back(report);
+    said.push_back(boost::json::serialize(domain::host_command_json(report->state.host_command())));
+  }
+  std::set<std::pair<std::string, std::string>> rollouts;
+  if (saying.empty()) co_return rollouts;
+  const auto changed =
+      co_await db_.query(Scope::system(), sql::kRolloutDeviceMachines, named(saying).texts(said));
+  for (const Row& row : changed.rows) rollouts.emplace(row.text("org_id"), row.text("rollout_id"));
+  co_return rollouts;
 }
 
 // They work on an older version: the broker may have lost the retained message.

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "crypto/seal.h"
@@ -41,6 +43,8 @@ class RolloutDriver {
 
  private:
   Task<std::string> reread_page(OrgId org, std::string rollout, std::string after);
+  Task<std::set<std::pair<std::string, std::string>>> note_machines(
+      const std::vector<const DeviceReport*>& reports);
   Task<void> send_again(const std::vector<const DeviceReport*>& behind);
 
   postgres::Database& db_;

@@ -286,7 +286,7 @@ Task<void> RolloutEngine::begin(const Row& deployment) {
                                                .text(rollout_id)
                                                .text(org)
                                                .text(id)
-                                               .text(deployment.text("release_id"))
+                                               .text(deployment.optional_text("release_id"))
                                                .text(claim.selector.fleet)
                                                .text(std::string(name_of(progress.state)))
                                                .texts(texts(stage_ends(plan, total)))

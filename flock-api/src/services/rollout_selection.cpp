@@ -97,7 +97,7 @@ Task<std::vector<OpenRollout>> open_rollouts(postgres::Transaction& tx, std::str
   std::vector<OpenRollout> out;
   for (const Row& row : rows.rows)
     out.push_back({row.text("id"),
-                   row.text("release_version"),
+                   row.optional_text("release_version"),
                    row.text("state"),
                    {row.integer("priority"), row.text("deployment_id")}});
   co_return out;

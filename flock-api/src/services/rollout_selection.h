@@ -22,7 +22,9 @@ struct Claim {
 Claim stored_claim(const postgres::Row& deployment);
 
 struct OpenRollout {
-  std::string id, release_version, state;
+  std::string id;
+  std::optional<std::string> release_version;  // nothing: it only has a host command
+  std::string state;
   domain::Rank rank;
 };
 Task<std::vector<OpenRollout>> open_rollouts(postgres::Transaction& tx, std::string org);

@@ -12,7 +12,8 @@ namespace flock::postgres {
 
 // What sql::kDeploymentInsert takes, by name.
 struct DeploymentRow {
-  std::string id, org, release;
+  std::string id, org;
+  std::optional<std::string> release, host_command;  // one of them, or both; the latter is JSON
   std::optional<std::string> fleet;
   std::optional<std::vector<std::string>> devices;
   std::string filter;  // "": none
@@ -26,7 +27,7 @@ struct DeploymentRow {
 
   Params params() const {
     Params out;
-    out.text(id).text(org).text(release).text(fleet);
+    out.text(id).text(org).text(release).text(host_command).text(fleet);
     if (devices)
       out.texts(*devices);
     else

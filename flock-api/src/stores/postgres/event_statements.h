@@ -14,12 +14,13 @@ inline constexpr const char* kSubjectDevices =
 inline constexpr const char* kSubjectRollouts =
     "SELECT r.org_id, r.id, r.deployment_id, r.release_id, l.version AS release_version, f.id AS "
     "fleet_id, f.slug AS fleet_slug FROM unnest($1::uuid[], $2::uuid[]) AS n(org_id, id) JOIN "
-    "rollouts r ON r.org_id = n.org_id AND r.id = n.id JOIN releases l ON l.org_id = r.org_id AND "
+    "rollouts r ON r.org_id = n.org_id AND r.id = n.id LEFT JOIN releases l ON l.org_id = r.org_id "
+    "AND "
     "l.id = r.release_id LEFT JOIN fleets f ON f.org_id = r.org_id AND f.id = r.fleet_id";
 inline constexpr const char* kSubjectDeployments =
     "SELECT p.org_id, p.id, p.id AS deployment_id, p.release_id, l.version AS release_version, "
     "f.id AS fleet_id, f.slug AS fleet_slug FROM unnest($1::uuid[], $2::uuid[]) AS n(org_id, id) "
-    "JOIN deployments p ON p.org_id = n.org_id AND p.id = n.id JOIN releases l ON l.org_id = "
+    "JOIN deployments p ON p.org_id = n.org_id AND p.id = n.id LEFT JOIN releases l ON l.org_id = "
     "p.org_id AND l.id = p.release_id LEFT JOIN fleets f ON f.org_id = p.org_id AND f.id = "
     "p.fleet_id";
 

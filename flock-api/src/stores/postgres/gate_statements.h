@@ -10,7 +10,7 @@ inline constexpr const char* kRolloutsToCheck =
     "',') AS stage_ends, p.strategy, l.id AS release_id, l.version AS release_version, (SELECT "
     "jsonb_object_agg(c.gate, flock_ms(c.checked_at)) FROM rollout_checks c WHERE c.org_id = "
     "r.org_id AND c.rollout_id = r.id) AS checked FROM rollouts r JOIN deployments p ON p.org_id = "
-    "r.org_id AND p.id = r.deployment_id JOIN releases l ON l.org_id = r.org_id AND l.id = "
+    "r.org_id AND p.id = r.deployment_id LEFT JOIN releases l ON l.org_id = r.org_id AND l.id = "
     "r.release_id WHERE r.ended_at IS NULL AND r.state = 'RUNNING' AND "
     "jsonb_path_exists(p.strategy, '$.gates[*].kind') ORDER BY r.id";
 inline constexpr const char* kChecks =

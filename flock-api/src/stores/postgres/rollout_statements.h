@@ -7,16 +7,16 @@ namespace flock::postgres::sql {
 
 // --- Deployments: what is to be done
 inline constexpr const char* kDeploymentInsert =
-    "INSERT INTO deployments(id, org_id, release_id, fleet_id, device_ids, filter, membership, "
-    "priority, on_conflict, soak_ms, failure_timeout_ms, max_failed_ratio, strategy, created_by) "
-    "VALUES ($1, $2, $3, $4::uuid, $5::uuid[], $6, $7, $8::integer, $9, $10::bigint, $11::bigint, "
-    "$12::double precision, $13::jsonb, $14)";
+    "INSERT INTO deployments(id, org_id, release_id, host_command, fleet_id, device_ids, filter, "
+    "membership, priority, on_conflict, soak_ms, failure_timeout_ms, max_failed_ratio, strategy, "
+    "created_by) VALUES ($1, $2, $3, $4::jsonb, $5::uuid, $6::uuid[], $7, $8, $9::integer, $10, "
+    "$11::bigint, $12::bigint, $13::double precision, $14::jsonb, $15)";
 #define FLOCK_DEPLOYMENT_COLUMNS                                                                 \
   "SELECT p.id, p.org_id, p.fleet_id, array_to_string(p.device_ids, ',') AS device_ids, "        \
-  "p.filter, p.membership, p.priority, p.on_conflict, "                                          \
+  "p.filter, p.membership, p.priority, p.on_conflict, p.host_command, "                          \
   "p.soak_ms, p.failure_timeout_ms, p.max_failed_ratio, p.strategy, p.created_by,"               \
   " p.state, p.rollout_id, flock_ms(p.created_at) AS created_at, r.id AS release_id, r.version " \
-  "AS release_version, r.workload FROM deployments p JOIN releases r ON r.id = p.release_id "
+  "AS release_version, r.workload FROM deployments p LEFT JOIN releases r ON r.id = p.release_id "
 inline constexpr const char* kDeploymentGet =
     FLOCK_DEPLOYMENT_COLUMNS "WHERE p.org_id = $1 AND p.id = $2";
 inline constexpr const char* kDeploymentList = FLOCK_DEPLOYMENT_COLUMNS
@@ -249,30 +249,41 @@ inline constexpr const char* kRolloutTimeouts =
 inline constexpr const char* kRolloutToMake =
     "SELECT x.org_id, x.rollout_id, x.device_id FROM rollout_devices x WHERE x.desired_version = 0 "
     "AND x.state IN ('PENDING', 'ROLLING_BACK') ORDER BY x.began_at LIMIT 500";
-// Again inside the transaction, so that a second leader cannot give out the same version.
+// What a device ran before anything that it did not prove. `y` is its part in the rollout that gave
+// it what it is to run now.
+#define FLOCK_PROVEN_RELEASE                                                                  \
+  "CASE WHEN coalesce(y.state, 'CONFIRMED') IN ('CONFIRMED', 'ROLLING_BACK', 'ROLLED_BACK') " \
+  "THEN d.desired_release_id ELSE y.previous_release_id END"
+#define FLOCK_LATEST_PART                                                                       \
+  "LEFT JOIN rollout_devices y ON y.org_id = d.org_id AND y.rollout_id = d.desired_rollout_id " \
+  "AND y.device_id = d.id "
+// Again inside the transaction, so that a second leader cannot give out the same version. Without a
+// release, the rollout leaves the device what it has.
 inline constexpr const char* kRolloutMakeLock =
     "SELECT x.state, x.retries, d.id, d.architecture, d.variant, d.desired_version, "
-    "x.previous_release_id, "
-    "p.soak_ms, p.failure_timeout_ms, b.version AS back_version, b.workload AS back_workload, "
-    "b.deleted_at IS NOT NULL "
-    "AS back_deleted, l.version AS release_version, l.workload, l.id AS release_id FROM "
+    "x.previous_release_id, p.soak_ms, p.failure_timeout_ms, p.id AS deployment_id, "
+    "p.host_command, b.version AS back_version, b.workload AS back_workload, b.deleted_at IS NOT "
+    "NULL AS back_deleted, l.version AS release_version, l.workload, l.id AS release_id FROM "
     "rollout_devices x JOIN devices d ON d.org_id = x.org_id AND d.id = x.device_id JOIN rollouts "
     "r ON r.org_id = x.org_id AND r.id = x.rollout_id JOIN deployments p ON p.org_id = r.org_id "
-    "AND p.id = r.deployment_id JOIN releases l ON l.org_id = r.org_id AND l.id = r.release_id "
-    "LEFT "
-    "JOIN releases b ON b.org_id = x.org_id AND b.id = x.previous_release_id WHERE x.org_id = $1 "
-    "AND x.rollout_id = $2 AND x.device_id = $3 AND x.desired_version = 0 AND x.state IN "
+    "AND p.id = r.deployment_id " FLOCK_LATEST_PART
+    "LEFT JOIN releases l ON l.org_id = r.org_id AND l.id = "
+    "coalesce(r.release_id, " FLOCK_PROVEN_RELEASE
+    ") LEFT JOIN releases b ON b.org_id = x.org_id AND b.id = x.previous_release_id WHERE x.org_id "
+    "= $1 AND x.rollout_id = $2 AND x.device_id = $3 AND x.desired_version = 0 AND x.state IN "
     "('PENDING', 'ROLLING_BACK') AND d.removed_at IS NULL AND d.revoked_at IS NULL FOR UPDATE OF "
     "x, d";
-// Before the device wants it: what it wants now is where it goes back to. At another try it wants
+// Before the device wants it: what it has proven is where it goes back to. At another try it wants
 // this release already.
 inline constexpr const char* kRolloutDeviceMade =
     "UPDATE rollout_devices x SET desired_version = $4::bigint, wanted = true, online = d.online, "
-    "previous_release_id = CASE WHEN "
-    "x.state = 'PENDING' AND d.desired_rollout_id IS DISTINCT FROM x.rollout_id THEN "
-    "d.desired_release_id ELSE x.previous_release_id END, updated_at = "
-    "now() FROM devices d WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = $3 AND "
-    "d.org_id = x.org_id AND d.id = x.device_id";
+    "previous_release_id = CASE WHEN x.state = 'PENDING' AND d.desired_rollout_id IS DISTINCT FROM "
+    "x.rollout_id THEN " FLOCK_PROVEN_RELEASE
+    " ELSE x.previous_release_id END, updated_at = now() FROM devices d " FLOCK_LATEST_PART
+    "WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = $3 AND d.org_id = x.org_id AND "
+    "d.id = x.device_id";
+#undef FLOCK_PROVEN_RELEASE
+#undef FLOCK_LATEST_PART
 inline constexpr const char* kRolloutDeviceFailed =
     "UPDATE rollout_devices SET state = CASE WHEN state = 'ROLLING_BACK' THEN 'ROLLBACK_FAILED' "
     "ELSE 'FAILED' END, reason = $4, updated_at = now() WHERE org_id = $1 AND rollout_id = $2 AND "
@@ -336,6 +347,18 @@ inline constexpr const char* kRolloutDeviceStates =
     "(t.state, t.unhealthy, t.restarting) OR (t.state NOT IN ('SUPERSEDED', 'SKIPPED', "
     "'ROLLED_BACK', 'ROLLBACK_FAILED', 'ROLLING_BACK', 'CONFIRMED', 'FAILED') AND "
     "coalesce(x.reason, '') <> t.reason)) RETURNING x.org_id, x.rollout_id";
+// How far the host commands of devices are ($4, JSON), at the versions that they tell of. Answers
+// what was new, in the same order.
+inline constexpr const char* kRolloutDeviceMachines =
+    "WITH told AS (SELECT x.org_id, x.rollout_id, x.device_id, n.said::jsonb AS said FROM "
+    "unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[]) AS n(org, device, version, said) "
+    "JOIN "
+    "rollout_devices x ON x.org_id = n.org AND x.device_id = n.device WHERE x.device_id = "
+    "ANY($2::uuid[]) AND x.desired_version = n.version AND x.desired_version > 0 AND "
+    "x.host_command "
+    "IS DISTINCT FROM n.said::jsonb ORDER BY x.rollout_id, x.device_id FOR UPDATE OF x) UPDATE "
+    "rollout_devices x SET host_command = t.said FROM told t WHERE x.org_id = t.org_id AND "
+    "x.rollout_id = t.rollout_id AND x.device_id = t.device_id RETURNING x.org_id, x.rollout_id";
 // What devices ($2) are to run, where that is the version ($3) that they tell of.
 inline constexpr const char* kRolloutDesired =
     "SELECT d.id, d.desired FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS n(org, device, "
@@ -353,7 +376,7 @@ inline constexpr const char* kRolloutUnsettled =
 #define FLOCK_ROLLOUT_COLUMNS \
   "SELECT r.id, r.deployment_id, r.fleet_id, r.state, r.reason, flock_ms(r.created_at) AS " \
   "created_at, flock_ms(r.ended_at) AS ended_at, r.stage, array_to_string(r.stage_ends, ',') " \
-  "AS stage_ends, r.gates, p.strategy," \
+  "AS stage_ends, r.gates, p.strategy, p.host_command," \
   " l.id AS release_id, l.version AS release_version, coalesce(sum(x.count), 0)::bigint AS total" \
   FLOCK_IN_STATE("WAITING", "waiting") \
   FLOCK_IN_STATE("PENDING", "pending") \
@@ -368,7 +391,7 @@ inline constexpr const char* kRolloutUnsettled =
   FLOCK_IN_STATE("ROLLING_BACK", "rolling_back") \
   FLOCK_IN_STATE("ROLLED_BACK", "rolled_back") \
   FLOCK_IN_STATE("ROLLBACK_FAILED", "rollback_failed") \
-  " FROM rollouts r JOIN releases l ON l.id = r.release_id JOIN deployments p ON p.id = " \
+  " FROM rollouts r LEFT JOIN releases l ON l.id = r.release_id JOIN deployments p ON p.id = " \
   "r.deployment_id LEFT JOIN rollout_tallies x ON x.org_id = r.org_id AND x.rollout_id = r.id "
 inline constexpr const char* kRolloutList = FLOCK_ROLLOUT_COLUMNS
     "WHERE r.org_id = $1 AND ($2 = '' OR r.id::text < $2) GROUP BY r.id, l.id, p.id ORDER BY "
@@ -377,7 +400,7 @@ inline constexpr const char* kRolloutGet =
     FLOCK_ROLLOUT_COLUMNS "WHERE r.org_id = $1 AND r.id = $2 GROUP BY r.id, l.id, p.id";
 inline constexpr const char* kRolloutDevices =
     "SELECT x.device_id, d.name, d.online, x.state, x.reason, x.failure, x.retries, x.stage, "
-    "x.desired_version, "
+    "x.desired_version, x.host_command, "
     "flock_ms(x.began_at) AS began_at, flock_ms(x.updated_at) AS updated_at FROM rollout_devices x "
     "JOIN devices d ON d.id = x.device_id"
     " WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id::text > $3 ORDER BY "

@@ -102,13 +102,14 @@ Statement selection_conflicts(const Selection& selection, TimePoint now) {
       builder.take()};
 }
 
-Statement selection_survey(const Selection& selection, const std::string& release, TimePoint now) {
+Statement selection_survey(const Selection& selection, const std::optional<std::string>& release,
+                           TimePoint now) {
   DeviceWhere builder(selection.org);
   const std::string devices = judged(builder, selection, now);
   return {
       "SELECT d.why, d.architecture, d.variant, count(*) AS count, count(*) FILTER (WHERE "
       "d.online) AS online, count(*) FILTER (WHERE d.desired_release_id = " +
-          builder.bind(release) +
+          (release ? builder.bind(*release) : "NULL") +
           "::uuid) AS have_it, bit_xor(hashtextextended(d.id::text, 1)) AS one, "
           "bit_xor(hashtextextended(d.id::text, 2)) AS two FROM (" +
           devices + ") d GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",

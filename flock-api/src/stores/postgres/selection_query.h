@@ -25,7 +25,8 @@ Statement selection_conflicts(const Selection& selection, TimePoint now);
 // Of fleet and list, without the filter: rows of `why` they are not in it (REVOKED, FILTER or
 // CONFLICT; "" for those who are), architecture, variant, and how many they are (count), are online
 // and have the release already (have_it); `one` and `two` are hashes over their ids.
-Statement selection_survey(const Selection& selection, const std::string& release, TimePoint now);
+Statement selection_survey(const Selection& selection, const std::optional<std::string>& release,
+                           TimePoint now);
 // `name` of up to five of those with this `why`.
 Statement selection_examples(const Selection& selection, const std::string& why, TimePoint now);
 // Gives every device its place in the rollout and its stage by that: by a hash of rollout and

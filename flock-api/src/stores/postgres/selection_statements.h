@@ -12,7 +12,8 @@ namespace flock::postgres::sql {
 
 inline constexpr const char* kOpenRollouts =
     "SELECT r.id, r.deployment_id, r.state, p.priority, l.version AS release_version FROM rollouts "
-    "r JOIN deployments p ON p.org_id = r.org_id AND p.id = r.deployment_id JOIN releases l ON "
+    "r JOIN deployments p ON p.org_id = r.org_id AND p.id = r.deployment_id LEFT JOIN releases l "
+    "ON "
     "l.org_id = r.org_id AND l.id = r.release_id WHERE r.org_id = $1 AND r.ended_at IS NULL ORDER "
     "BY r.id";
 // A key that no device of the organization has.

@@ -9,6 +9,7 @@
 #include "crypto/keys.h"
 #include "domain/rollout_forecast.h"
 #include "services/gate_checks.h"
+#include "services/host_command_json.h"
 #include "services/rollout_plan_json.h"
 
 namespace flock::targets::api {
@@ -35,14 +36,16 @@ const char* name_of(domain::Contest outcome) {
 
 bj::array conflicts_json(const Survey& survey) {
   bj::array out;
-  for (const Conflict& conflict : survey.conflicts)
-    out.push_back({{"rollout_id", conflict.rollout.id},
-                   {"release_version", conflict.rollout.release_version},
-                   {"state", conflict.rollout.state},
-                   {"priority", conflict.rollout.rank.priority},
-                   {"outcome", name_of(conflict.outcome)},
-                   {"devices", conflict.devices},
-                   {"examples", bj::value_from(conflict.names)}});
+  for (const Conflict& conflict : survey.conflicts) {
+    bj::object item{{"rollout_id", conflict.rollout.id},
+                    {"state", conflict.rollout.state},
+                    {"priority", conflict.rollout.rank.priority},
+                    {"outcome", name_of(conflict.outcome)},
+                    {"devices", conflict.devices},
+                    {"examples", bj::value_from(conflict.names)}};
+    if (const auto& version = conflict.rollout.release_version) item["release_version"] = *version;
+    out.push_back(std::move(item));
+  }
   return out;
 }
 
@@ -150,22 +153,24 @@ bj::array obstacles_json(const Error& error) {
 bj::object plan_answer(const DeploymentRequest& request, const ResolvedDeployment& resolved,
                        const Survey& survey) {
   const std::vector<std::int64_t> ends = domain::stage_ends(request.plan, survey.devices);
-  bj::object out{
-      {"hash", plan_hash(request, resolved, survey)},
-      {"release",
-       {{"id", resolved.release.text("id")}, {"version", resolved.release.text("version")}}},
-      {"target", target_json(resolved.claim.selector)},
-      {"priority", resolved.claim.rank.priority},
-      {"on_conflict", std::string(domain::name_of(resolved.claim.on_conflict))},
-      {"devices",
-       {{"included", survey.devices},
-        {"offline", survey.offline},
-        {"have_it", survey.have_it()},
-        {"examples", bj::value_from(survey.names)}}},
-      {"excluded", outside_json(survey)},
-      {"stages", stages_json(request.plan, ends)},
-      {"conflicts", conflicts_json(survey)},
-      {"platforms", platforms_json(survey)}};
+  bj::object out{{"hash", plan_hash(request, resolved, survey)},
+                 {"target", target_json(resolved.claim.selector)},
+                 {"priority", resolved.claim.rank.priority},
+                 {"on_conflict", std::string(domain::name_of(resolved.claim.on_conflict))},
+                 {"devices",
+                  {{"included", survey.devices},
+                   {"offline", survey.offline},
+                   {"have_it", survey.have_it()},
+                   {"examples", bj::value_from(survey.names)}}},
+                 {"excluded", outside_json(survey)},
+                 {"stages", stages_json(request.plan, ends)},
+                 {"conflicts", conflicts_json(survey)},
+                 {"platforms", platforms_json(survey)}};
+  if (resolved.release)
+    out["release"] = bj::object{{"id", resolved.release->text("id")},
+                                {"version", resolved.release->text("version")}};
+  if (request.host_command)
+    out["host_command"] = services::host_command_json(*request.host_command);
   add_times(out, request, ends, survey);
   return out;
 }
@@ -214,18 +219,22 @@ std::string plan_hash(const DeploymentRequest& request, const ResolvedDeployment
     conflicts.push_back({conflict.rollout.id, name_of(conflict.outcome), conflict.devices});
   for (const PlatformGroup& group : survey.groups)
     if (!group.missing.empty()) lacking.push_back({group.platform, group.devices});
-  const bj::object all{{"release", resolved.release.text("id")},
-                       {"workload", resolved.release.text("digest")},
-                       {"target", target_json(resolved.claim.selector)},
-                       {"priority", resolved.claim.rank.priority},
-                       {"on_conflict", std::string(domain::name_of(resolved.claim.on_conflict))},
-                       {"strategy", services::plan_json(request.plan)},
-                       {"soak_ms", request.soak.count()},
-                       {"failure_timeout_ms", request.failure_timeout.count()},
-                       {"max_failed_ratio", request.max_failed_ratio},
-                       {"members", survey.members},
-                       {"conflicts", std::move(conflicts)},
-                       {"lacking", std::move(lacking)}};
+  bj::object all{{"target", target_json(resolved.claim.selector)},
+                 {"priority", resolved.claim.rank.priority},
+                 {"on_conflict", std::string(domain::name_of(resolved.claim.on_conflict))},
+                 {"strategy", services::plan_json(request.plan)},
+                 {"soak_ms", request.soak.count()},
+                 {"failure_timeout_ms", request.failure_timeout.count()},
+                 {"max_failed_ratio", request.max_failed_ratio},
+                 {"members", survey.members},
+                 {"conflicts", std::move(conflicts)},
+                 {"lacking", std::move(lacking)}};
+  if (resolved.release) {
+    all["release"] = resolved.release->text("id");
+    all["workload"] = resolved.release->text("digest");
+  }
+  if (request.host_command)
+    all["host_command"] = services::host_command_json(*request.host_command);
   return to_hex(crypto::sha256(bj::serialize(all)));
 }
 

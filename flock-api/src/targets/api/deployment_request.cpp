@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "services/deployment_checks.h"
+#include "services/host_command_json.h"
 #include "services/rollout_plan_json.h"
 #include "stores/postgres/device_fields.h"
 
@@ -37,9 +38,11 @@ void read_filter(json::Reader& inner, Selector& selector) {
   }
 }
 
-// Nobody can be said to join where a list, or the moment, decides.
-void read_membership(json::Reader& inner, Selector& selector) {
-  selector.membership = default_membership(selector, postgres::device_fields());
+// Nobody can be said to join where a list, or the moment, decides, nor where there is only
+// something to be done once.
+void read_membership(json::Reader& inner, Selector& selector, bool has_release) {
+  selector.membership =
+      has_release ? default_membership(selector, postgres::device_fields()) : Membership::kFrozen;
   const auto name = inner.optional_string("membership");
   if (!name) return;
   const auto given = membership_named(*name);
@@ -49,6 +52,9 @@ void read_membership(json::Reader& inner, Selector& selector) {
   }
   selector.membership = *given;
   if (*given == Membership::kFrozen) return;
+  if (!has_release)
+    return inner.problem("membership", "invalid",
+                         "must be FROZEN: without a release there is nothing to join");
   if (const std::string part = momentary_part(selector.filter, postgres::device_fields());
       !part.empty())
     inner.problem("membership", "invalid",
@@ -70,7 +76,7 @@ void read_target(json::Reader& in, DeploymentRequest& request) {
   request.fleet = inner.optional_string("fleet_id", {.min = 1, .max = 63}).value_or("");
   read_devices(inner, target, in, selector);
   read_filter(inner, selector);
-  read_membership(inner, selector);
+  read_membership(inner, selector, !request.release.empty());
   if (request.fleet.empty() && !selector.devices && given->if_contains("filter") == nullptr)
     inner.problem("", "invalid", "name a fleet_id, device_ids or a filter");
   request.allow_empty = inner.optional_boolean("allow_empty").value_or(false);
@@ -100,7 +106,9 @@ void check_deployable(const Row& release) {
         .hint("deploy another; devices that run this one keep it until then");
 }
 
-Task<Row> find_release(postgres::Transaction& tx, std::string org, std::string name) {
+Task<std::optional<Row>> find_release(postgres::Transaction& tx, std::string org,
+                                      std::string name) {
+  if (name.empty()) co_return std::nullopt;
   const auto releases = co_await tx.query(sql::kReleaseShare, Params().text(org).text(name));
   if (releases.empty())
     throw Error(Code::kNotFound, "no such release")
@@ -126,7 +134,13 @@ Task<void> check_devices(postgres::Transaction& tx, std::string org, Selector se
 DeploymentRequest read_deployment(const bj::value& body) {
   json::Reader in(body);
   DeploymentRequest request;
-  request.release = in.string("release_id");
+  if (const bj::object* command = in.optional_object("host_command")) {
+    const bj::value copy(*command);
+    json::Reader inner(copy, "/host_command", in);
+    request.host_command = services::read_host_command(inner);
+  }
+  request.release = request.host_command ? in.optional_string("release_id", {.min = 1}).value_or("")
+                                         : in.string("release_id");
   read_target(in, request);
   if (const bj::object* strategy = in.optional_object("strategy")) {
     const bj::value copy(*strategy);
@@ -152,7 +166,7 @@ DeploymentRequest read_deployment(const bj::value& body) {
 Task<ResolvedDeployment> resolve(postgres::Transaction& tx, const Call& call,
                                  const DeploymentRequest& request, std::string id) {
   const std::string org = call.org();
-  const Row release = co_await find_release(tx, org, request.release);
+  const auto release = co_await find_release(tx, org, request.release);
   services::Claim claim = request.claim;
   claim.rank.deployment = std::move(id);
   Selector& selector = claim.selector;
@@ -171,6 +185,11 @@ Task<ResolvedDeployment> resolve(postgres::Transaction& tx, const Call& call,
   if (!request.allow_empty)
     co_await services::check_keys(tx, org, selector.filter, request.plan.spread_over);
   co_return ResolvedDeployment{release, std::move(claim)};
+}
+
+void set_release(bj::object& out, const Row& row) {
+  if (const auto id = row.optional_text("release_id"))
+    out["release"] = bj::object{{"id", *id}, {"version", row.text("release_version")}};
 }
 
 bj::object target_json(const Selector& selector) {

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Deployments: which release is to go to whom, and how.
 #include "async/deadline.h"
+#include "base/bytes.h"
 #include "base/log.h"
+#include "crypto/keys.h"
 #include "flock/internal/v1/internal.pb.h"
 #include "services/deployment_checks.h"
 #include "services/gate_checks.h"
+#include "services/host_command_json.h"
 #include "services/rollout_plan_json.h"
 #include "services/sealing.h"
 #include "stores/postgres/deployment_row.h"
@@ -21,17 +24,18 @@ constexpr Duration kTellTime{3000};
 
 bj::object deployment_json(const Row& row) {
   const services::Claim claim = services::stored_claim(row);
-  bj::object out{
-      {"id", row.text("id")},
-      {"release", {{"id", row.text("release_id")}, {"version", row.text("release_version")}}},
-      {"target", target_json(claim.selector)},
-      {"priority", claim.rank.priority},
-      {"on_conflict", std::string(name_of(claim.on_conflict))},
-      {"strategy", services::plan_json(services::stored_plan(row.text("strategy")))},
-      {"soak", to_string(Duration(row.integer("soak_ms")))},
-      {"failure_timeout", to_string(Duration(row.integer("failure_timeout_ms")))},
-      {"max_failed_ratio", row.real("max_failed_ratio")},
-      {"state", row.text("state")}};
+  bj::object out{{"id", row.text("id")},
+                 {"target", target_json(claim.selector)},
+                 {"priority", claim.rank.priority},
+                 {"on_conflict", std::string(name_of(claim.on_conflict))},
+                 {"strategy", services::plan_json(services::stored_plan(row.text("strategy")))},
+                 {"soak", to_string(Duration(row.integer("soak_ms")))},
+                 {"failure_timeout", to_string(Duration(row.integer("failure_timeout_ms")))},
+                 {"max_failed_ratio", row.real("max_failed_ratio")},
+                 {"state", row.text("state")}};
+  set_release(out, row);
+  if (const auto command = row.optional_text("host_command"))
+    out["host_command"] = json::parse(*command);
   if (const auto who = row.optional_text("created_by")) out["created_by"] = *who;
   if (const auto rollout = row.optional_text("rollout_id")) out["rollout_id"] = *rollout;
   set_time(out, "created_at", row.time("created_at"));
@@ -41,20 +45,25 @@ bj::object deployment_json(const Row& row) {
 Params insert_params(const Call& call, const DeploymentRequest& request,
                      const ResolvedDeployment& resolved) {
   const services::Claim& claim = resolved.claim;
-  return postgres::DeploymentRow{.id = claim.rank.deployment,
-                                 .org = call.org(),
-                                 .release = resolved.release.text("id"),
-                                 .fleet = claim.selector.fleet,
-                                 .devices = claim.selector.devices,
-                                 .filter = to_text(claim.selector.filter),
-                                 .membership = std::string(name_of(claim.selector.membership)),
-                                 .priority = claim.rank.priority,
-                                 .on_conflict = std::string(name_of(claim.on_conflict)),
-                                 .soak = request.soak,
-                                 .failure_timeout = request.failure_timeout,
-                                 .max_failed_ratio = request.max_failed_ratio,
-                                 .strategy = bj::serialize(services::plan_json(request.plan)),
-                                 .created_by = call.who.key()}
+  return postgres::DeploymentRow{
+      .id = claim.rank.deployment,
+      .org = call.org(),
+      .release = resolved.release ? std::optional(resolved.release->text("id")) : std::nullopt,
+      .host_command =
+          request.host_command
+              ? std::optional(bj::serialize(services::host_command_json(*request.host_command)))
+              : std::nullopt,
+      .fleet = claim.selector.fleet,
+      .devices = claim.selector.devices,
+      .filter = to_text(claim.selector.filter),
+      .membership = std::string(name_of(claim.selector.membership)),
+      .priority = claim.rank.priority,
+      .on_conflict = std::string(name_of(claim.on_conflict)),
+      .soak = request.soak,
+      .failure_timeout = request.failure_timeout,
+      .max_failed_ratio = request.max_failed_ratio,
+      .strategy = bj::serialize(services::plan_json(request.plan)),
+      .created_by = call.who.key()}
       .params();
 }
 
@@ -71,6 +80,22 @@ Task<void> keep_secrets(postgres::Transaction& tx, const Call& call, std::string
     params.integer(static_cast<std::int64_t>(i)).text(std::move(sealed));
     co_await tx.query(sql::kGateSecretInsert, std::move(params));
   }
+}
+
+// What is to run on machines is in the audit log, but for what may be secret or long.
+bj::object audited(const bj::object& made) {
+  bj::object out{{"target", made.at("target")}};
+  if (const bj::value* release = made.if_contains("release")) out["release"] = *release;
+  const bj::value* given = made.if_contains("host_command");
+  if (given == nullptr) return out;
+  bj::object command = given->as_object();
+  command.erase("environment");
+  if (const bj::value* script = command.if_contains("script")) {
+    const bj::string& text = script->as_string();
+    command["script"] = "sha256:" + to_hex(crypto::sha256({text.data(), text.size()}));
+  }
+  out["host_command"] = std::move(command);
+  return out;
 }
 
 // The scheduler also looks by itself, so a broker that is away holds nobody up.
@@ -115,11 +140,8 @@ Task<net::Reply> create_deployment(Call& call) {
     co_await keep_secrets(tx, call, id, request.plan);
     const auto rows = co_await tx.query(sql::kDeploymentGet, Params().text(call.org()).text(id));
     const bj::object made = deployment_json(rows.rows.at(0));
-    co_return Change{"deployment",
-                     id,
-                     request.release,
-                     call.answer(201, made, kPassing),
-                     {{"target", made.at("target")}, {"release", made.at("release")}}};
+    co_return Change{"deployment", id, request.release.empty() ? "host command" : request.release,
+                     call.answer(201, made, kPassing), audited(made)};
   };
   co_return co_await call.mutate(work, [&] { return tell_created(call, id); });
 }

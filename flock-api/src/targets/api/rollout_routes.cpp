@@ -4,6 +4,7 @@
 #include "net/sse.h"
 #include "services/rollout_engine.h"
 #include "services/rollout_plan_json.h"
+#include "targets/api/deployment_request.h"
 #include "targets/api/streams.h"
 
 namespace flock::targets::api {
@@ -55,12 +56,14 @@ bj::object rollout_json(const Row& row) {
   bj::object out{
       {"id", row.text("id")},
       {"deployment_id", row.text("deployment_id")},
-      {"release", {{"id", row.text("release_id")}, {"version", row.text("release_version")}}},
       {"state", row.text("state")},
       {"stage", row.integer("stage") + 1},
       {"stages", stages_json(services::stored_plan(row.text("strategy")), row.texts("stage_ends"))},
       {"gates", shown_gates(row.text("gates"))},
       {"counts", std::move(counts)}};
+  set_release(out, row);
+  if (const auto command = row.optional_text("host_command"))
+    out["host_command"] = json::parse(*command);
   if (const auto fleet = row.optional_text("fleet_id")) out["fleet_id"] = *fleet;
   if (const auto reason = row.optional_text("reason")) out["reason"] = *reason;
   set_time(out, "created_at", row.time("created_at"));
@@ -85,6 +88,8 @@ bj::object rollout_device_json(const Row& row) {
       {"online", row.boolean("online")},    {"state", row.text("state")},
       {"stage", row.integer("stage") + 1},  {"desired_version", row.integer("desired_version")}};
   if (const auto reason = row.optional_text("reason")) out["reason"] = *reason;
+  if (const auto command = row.optional_text("host_command"))
+    out["host_command"] = json::parse(*command);
   if (const auto failure = row.optional_text("failure")) out["failure"] = *failure;
   if (const std::int64_t retries = row.integer("retries"); retries > 0) out["retries"] = retries;
   set_time(out, "began_at", row.optional_time("began_at"));

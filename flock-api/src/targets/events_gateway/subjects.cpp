@@ -18,8 +18,8 @@ domain::EventSubject subject_of(About about, const postgres::Row& row) {
     subject.device_labels = row.text("labels");
   } else {
     subject.deployment_id = row.text("deployment_id");
-    subject.release_id = row.text("release_id");
-    subject.release_version = row.text("release_version");
+    subject.release_id = row.optional_text("release_id").value_or("");
+    subject.release_version = row.optional_text("release_version").value_or("");
   }
   return subject;
 }

@@ -2,9 +2,11 @@
 #include "targets/ingester/rows.h"
 
 #include <algorithm>
+#include <boost/json.hpp>
 #include <cmath>
 #include <functional>
 
+#include "domain/device_json.h"
 #include "domain/metrics.h"
 #include "domain/uplink.h"
 
@@ -26,6 +28,13 @@ void append_metrics(stores::Rows& rows, const stores::Origin& origin, std::int64
     if (!value || !std::isfinite(*value)) continue;
     rows.metrics.push_back({origin, std::string(metric.name), at_ms, *value});
   }
+}
+
+std::string words_of(const device::v1::HostCommandState& state) {
+  const boost::json::object known = domain::host_command_json(state);
+  std::string out = "host command " + std::string(known.at("step").as_string());
+  if (state.has_exit_code()) out += ", exit code " + std::to_string(state.exit_code());
+  return out;
 }
 
 std::string_view name_of(device::v1::ReportedState::Phase phase) {
@@ -104,6 +113,7 @@ void append(stores::Rows& rows, const Source& source, const device::v1::Reported
   row.phase = name_of(state.phase());
   row.error_code = state.error_code();
   row.detail = state.error();
+  if (row.detail.empty() && state.has_host_command()) row.detail = words_of(state.host_command());
   rows.updates.push_back(std::move(row));
 }
 
@@ -124,7 +134,8 @@ std::size_t rows_of(const device::v1::LogBatch& batch) {
 std::uint64_t step_of(const device::v1::ReportedState& state) {
   const std::string step = std::to_string(state.desired_version()) + " " +
                            std::to_string(state.phase()) + " " + state.rollout_id() + " " +
-                           state.release_id() + " " + state.error_code();
+                           state.release_id() + " " + state.error_code() + " " +
+                           std::to_string(state.host_command().step());
   return std::hash<std::string>()(step);
 }
 
