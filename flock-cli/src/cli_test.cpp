@@ -44,7 +44,7 @@ TEST_F(Cli, ShowsItsHelpWithoutAServer) {
   flock logs        what services write, of many devices as one stream
   flock operations  changes of many devices, under way and past
   flock releases    compose files locked to digests; never changed
-  flock deploy      roll a release out to a fleet and watch it
+  flock deploy      roll a release or a host command out to a fleet and watch it
   flock rollouts    deployments under way and past
   flock env         environment variables and secrets
   flock subscriptions where to be told of events, as webhooks

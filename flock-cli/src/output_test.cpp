@@ -101,7 +101,7 @@ TEST_F(Cli, SelectsDevicesByTheApisFilter) {
 TEST_F(Cli, CompletesCommandsFlagsAndNames) {
   ::setenv("XDG_CACHE_HOME", dir.path().c_str(), 1);
   EXPECT_EQ(flock({"__complete", "dep"}).out,
-            "deploy\troll a release out to a fleet and watch it\n");
+            "deploy\troll a release or a host command out to a fleet and watch it\n");
   EXPECT_EQ(flock({"__complete", "fleets", "cr"}).out, "create\t\n");
   EXPECT_EQ(flock({"__complete", "devices", "ls", "--ord"}).out.substr(0, 10), "--order-by");
   api.answer("GET /v1/fleets?page_size=200", 200,

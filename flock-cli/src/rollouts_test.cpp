@@ -3,6 +3,7 @@
 
 #include "cli_fixture.h"
 #include "commands/rollout_screen.h"
+#include "testing/process.h"
 
 namespace flock::cli {
 namespace {
@@ -13,6 +14,37 @@ constexpr const char* kRollout =
     R"({"id":"r1","release":{"version":"2"},"state":"RUNNING","stage":1,"stages":[{"devices":1,"soak":"10m"},{"devices":4,"soak":"0s"}],)"
     R"("gates":[{"title":"failed","signal":"failed","at_most":0.1,"sample":1,"now":0,"measured_on":1,"result":"PASS","since":"2026-11-24T10:00:00.000Z"}],)"
     R"("counts":{"total":4,"confirmed":1,"failed":0},"reason":"stage 1 of 2 is watched for 10m"})";
+
+TEST_F(Cli, DeploysHostCommands) {
+  api.answer("POST /v1/deployments", 201, R"({"id":"d1"})");
+  const auto body = [&](std::vector<std::string> more) {
+    std::vector<std::string> words{"deploy", "demo", "--no-wait"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Result result = flock(words);
+    EXPECT_EQ(result.code, 0) << result.err;
+    return bj::parse(api.last_body()).as_object();
+  };
+  bj::object sent = body({"--host-command", "true"});
+  EXPECT_FALSE(sent.contains("release_id"));
+  EXPECT_EQ(sent.at("host_command"), (bj::object{{"command", "true"}}));
+  const flock::testing::TempDir dir;
+  sent = body({"--release", "2", "--host-file", dir.write("script", "print(1)\n"),
+               "--host-interpreter", "/usr/bin/python3", "--host-timeout", "5m", "--host-verify",
+               "check", "--host-rollback", "back", "--host-reboot", "expected", "--host-run-as",
+               "nobody", "--host-idempotent"});
+  EXPECT_EQ(sent.at("release_id"), "2");
+  EXPECT_EQ(sent.at("host_command"), (bj::object{{"script", "print(1)\n"},
+                                                 {"interpreter", "/usr/bin/python3"},
+                                                 {"timeout", "5m"},
+                                                 {"verify_command", "check"},
+                                                 {"rollback_command", "back"},
+                                                 {"run_as", "nobody"},
+                                                 {"reboot", "expected"},
+                                                 {"idempotent", true}}));
+  EXPECT_EQ(flock({"deploy", "demo", "--host-verify", "check"}).code, 2);
+  EXPECT_EQ(flock({"deploy", "demo", "--host-command", "a", "--host-file", "b"}).code, 2);
+  EXPECT_EQ(flock({"deploy", "demo"}).code, 2);
+}
 
 TEST_F(Cli, DeploysInStages) {
   api.answer("POST /v1/deployments", 201, R"({"id":"d1"})");
@@ -124,6 +156,22 @@ TEST_F(Cli, SaysWhyADeviceWaits) {
   EXPECT_EQ(flock({"rollouts", "why", "r1", "gw-4"}).code, 3);
   const Result shown = flock({"rollouts", "show", "r1", "-o", "table"});
   EXPECT_NE(shown.out.find("failed"), std::string::npos) << shown.out;
+}
+
+TEST_F(Cli, SaysWhatAHostCommandDid) {
+  api.answer(
+      "GET /v1/rollouts/r1", 200,
+      R"({"id":"r1","host_command":{"command":"x"},"state":"COMPLETED","stage":1,"stages":[{"devices":1,"soak":"0s"}]})");
+  api.answer(
+      "GET /v1/rollouts/r1/devices?page_size=1000", 200,
+      R"({"items":[{"device_id":"d1","name":"gw-1","online":true,"state":"CONFIRMED","stage":1,)"
+      R"("host_command":{"step":"DONE","exit_code":0,"output":"3 upgraded\n0 removed\n"}}],"next_page_token":""})");
+  EXPECT_EQ(flock({"rollouts", "why", "r1", "gw-1", "-o", "table"}).out,
+            "gw-1  CONFIRMED: it has done the host command\n"
+            "host command  DONE, exit code 0\n"
+            "  3 upgraded\n"
+            "  0 removed\n"
+            "the rollout  COMPLETED\n");
 }
 
 std::string screen(const RolloutScreen& shown, std::size_t height) {

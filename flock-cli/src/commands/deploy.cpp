@@ -168,6 +168,27 @@ bj::object strategy(const Arguments& arguments) {
   return out;
 }
 
+// Empty without --host-command and --host-file.
+bj::object host_command(const Arguments& arguments) {
+  bj::object out;
+  const bool script = arguments.has("host-file");
+  if (script && arguments.has("host-command"))
+    throw Error(Code::kInvalidArgument, "--host-command and --host-file exclude each other")
+        .hint("flock help deploy");
+  if (script) out["script"] = read_input(arguments.value("host-file"), 64 * 1024);
+  for (const auto& [flag, key] :
+       {std::pair{"host-command", "command"}, std::pair{"host-interpreter", "interpreter"},
+        std::pair{"host-timeout", "timeout"}, std::pair{"host-verify", "verify_command"},
+        std::pair{"host-rollback", "rollback_command"}, std::pair{"host-run-as", "run_as"},
+        std::pair{"host-reboot", "reboot"}})
+    if (arguments.has(flag)) out[key] = arguments.value(flag);
+  if (arguments.has("host-idempotent")) out["idempotent"] = true;
+  if (!out.empty() && !script && !arguments.has("host-command"))
+    throw Error(Code::kInvalidArgument, "missing: --host-command TEXT, or --host-file FILE")
+        .hint("flock help deploy");
+  return out;
+}
+
 // Names become ids.
 bj::array devices_of(Session& s) {
   bj::array out;
@@ -219,10 +240,12 @@ bj::object deployment_of(Session& s) {
   if (!release.empty() && given.has("file"))
     throw Error(Code::kInvalidArgument, "--release and -f exclude each other")
         .hint("flock help deploy");
-  if (release.empty() && !given.has("file"))
-    throw Error(Code::kInvalidArgument, "missing: --release VERSION, or -f FILE")
+  const bj::object command = host_command(given);
+  if (release.empty() && !given.has("file") && command.empty())
+    throw Error(Code::kInvalidArgument,
+                "missing: --release VERSION, -f FILE, or --host-command TEXT")
         .hint("flock help deploy");
-  if (given.has("plan") && release.empty())
+  if (given.has("plan") && given.has("file"))
     throw Error(Code::kInvalidArgument, "--plan needs --release: a file is no release yet")
         .hint("flock releases create -f FILE makes one, and changes no device");
   body["strategy"] = strategy(given);
@@ -234,8 +257,9 @@ bj::object deployment_of(Session& s) {
     body["max_failed_ratio"] = share(given.value("max-failed"), "max-failed");
   if (given.has("priority")) body["priority"] = number("priority", given.value("priority"), -1000);
   if (given.has("on-conflict")) body["on_conflict"] = on_conflict(given);
-  if (release.empty()) release = value_at(create_release(s), "id");
-  body["release_id"] = release;
+  if (!command.empty()) body["host_command"] = command;
+  if (given.has("file")) release = value_at(create_release(s), "id");
+  if (!release.empty()) body["release_id"] = release;
   return body;
 }
 
@@ -266,10 +290,11 @@ int deploy(Session& s) {
 Command deploy_command() {
   return {
       .name = "deploy",
-      .summary = "roll a release out to a fleet and watch it",
-      .verbs = {{.usage = "[FLEET] (--release VERSION | -f FILE) [--filter EXPR] [--plan] [--soak "
-                          "5s] [--failure-timeout 10m] [--canary | --stages 1,10%] "
-                          "[--gate RULE] [--gates FILE] [--on-failure WHAT] [--no-wait]",
+      .summary = "roll a release or a host command out to a fleet and watch it",
+      .verbs = {{.usage = "[FLEET] [--release VERSION | -f FILE] [--host-command TEXT] [--filter "
+                          "EXPR] [--plan] [--soak 5s] [--failure-timeout 10m] "
+                          "[--canary | --stages 1,10%] [--gate RULE] [--gates FILE] "
+                          "[--on-failure WHAT] [--no-wait]",
                  .words = {Kind::kFleet},
                  .flags =
                      std::vector<Flag>{
@@ -312,11 +337,26 @@ Command deploy_command() {
                          {"retry-after", "DURATION", "how long after it failed (5m)"},
                          {"offline-patience", "DURATION", "for devices that are away (24h)"},
                          {"start-at", "TIME", "when it begins (RFC 3339)"},
+                         {"host-command", "TEXT",
+                          "run on the machines by /bin/sh -c, before the release if there is one"},
+                         {"host-file", "FILE", "the same as a script; - reads standard input", 0,
+                          Kind::kFile},
+                         {"host-interpreter", "PATH", "of the script (/bin/sh)"},
+                         {"host-verify", "TEXT",
+                          "a command that says whether it was done, also after a reboot"},
+                         {"host-rollback", "TEXT", "when it failed, or the rollout goes back"},
+                         {"host-reboot", "WHEN",
+                          "never, after_success (flockd does it) or expected (the command does)"},
+                         {"host-timeout", "DURATION", "of each of its programs (10m)"},
+                         {"host-run-as", "USER", "a user of the machines (root)"},
+                         {"host-idempotent", "", "it may be run again when it was interrupted"},
                          {"approval", "", "a second person must approve it"},
                          {"no-wait", "", "return at once instead of watching"}},
                  .run = deploy}},
       .examples = {"flock deploy demo --release 12", "flock deploy demo -f compose.yaml --soak 30s",
                    "flock deploy demo --release 12 --filter 'agent_version < 0.2' --plan",
+                   "flock deploy demo --host-command 'apt-get -y upgrade' --canary "
+                   "--host-reboot after_success --host-verify 'systemctl is-system-running'",
                    "flock deploy demo --release 12 --stages 1,10%,50% --stage-soak 10m --gate "
                    "'failed<=5%@10' --on-failure rollback"}};
 }

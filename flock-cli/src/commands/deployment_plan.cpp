@@ -98,12 +98,14 @@ void add_stages(std::string& out, const bj::value& plan) {
 void add_conflicts(std::string& out, const bj::value& plan) {
   const char* part = "Conflicts";
   for (const bj::value& conflict : plan.at("conflicts").as_array()) {
-    const std::string outcome = value_at(conflict, "outcome");
+    const std::string outcome = value_at(conflict, "outcome"),
+                      version = value_at(conflict, "release_version");
     const std::int64_t count = number_at(conflict, "devices");
     line(out, part,
-         "rollout " + value_at(conflict, "rollout_id") + " of release " +
-             value_at(conflict, "release_version") + " (" + value_at(conflict, "state") +
-             ", priority " + value_at(conflict, "priority") + ") has " + devices(count) + " of " +
+         "rollout " + value_at(conflict, "rollout_id") + " of " +
+             (version.empty() ? "a host command" : "release " + version) + " (" +
+             value_at(conflict, "state") + ", priority " + value_at(conflict, "priority") +
+             ") has " + devices(count) + " of " +
              (outcome == "TAKEN_OVER" ? "these: taken over from it"
               : outcome == "LEFT_OUT" ? "those meant: left out"
                                       : "these, and keeps them"));
@@ -145,15 +147,21 @@ void add_times(std::string& out, const Output& output, const bj::value& plan) {
 
 }  // namespace
 
+std::string work_of(const bj::value& item) {
+  const std::string version = value_at(item, "release.version");
+  if (version.empty()) return "a host command";
+  const bool both = item.as_object().contains("host_command");
+  return (both ? "a host command, then release " : "release ") + printable(version);
+}
+
 std::string plan_text(const Output& output, const bj::value& plan) {
   std::string out;
-  line(out, "Plan",
-       "release " + value_at(plan, "release.version") + " for devices" + who(plan.at("target")));
+  line(out, "Plan", work_of(plan) + " for devices" + who(plan.at("target")));
   add_devices(out, plan);
   add_stages(out, plan);
   add_conflicts(out, plan);
   add_platforms(out, plan);
-  add_download(out, plan);
+  if (plan.as_object().contains("release")) add_download(out, plan);
   add_times(out, output, plan);
   const bj::array& obstacles = plan.at("obstacles").as_array();
   for (const bj::value& obstacle : obstacles)

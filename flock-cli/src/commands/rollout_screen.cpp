@@ -15,6 +15,7 @@
 
 #include "base/json.h"
 #include "base/time.h"
+#include "commands/deployment_plan.h"
 
 namespace flock::cli {
 namespace {
@@ -161,11 +162,11 @@ void RolloutScreen::take(const net::SseEvent& event) {
 
 std::string RolloutScreen::head() const {
   const std::string state = value_at(rollout_, "state");
-  return paint_in(output_,
-                  cut("Rollout " + value_at(rollout_, "id") + "  " + state + "  release " +
-                          printable(value_at(rollout_, "release.version")),
-                      output_.width),
-                  state);
+  return paint_in(
+      output_,
+      cut("Rollout " + value_at(rollout_, "id") + "  " + state + "  " + work_of(rollout_),
+          output_.width),
+      state);
 }
 
 std::string RolloutScreen::progress() const {
@@ -324,9 +325,8 @@ void RolloutPrinter::say_rollout(const bj::value& rollout, const std::string& cl
   many_ = total > kMostDeviceLines;
   say_early();
   const std::string reason = value_at(rollout, "reason"), state = value_at(rollout, "state");
-  std::string line = "rollout of " + value_at(rollout, "release.version") + "  " +
-                     bar(confirmed, total) + "  " + std::to_string(confirmed) + "/" +
-                     std::to_string(total) + " confirmed";
+  std::string line = "rollout of " + work_of(rollout) + "  " + bar(confirmed, total) + "  " +
+                     std::to_string(confirmed) + "/" + std::to_string(total) + " confirmed";
   if (failed > 0) line += ", " + std::to_string(failed) + " failed";
   std::string turn = state + std::to_string(failed);
   if (const std::size_t stages = stages_of(rollout); stages > 1) {

@@ -100,7 +100,8 @@ int failures(Session& s) {
 std::string sentence(const bj::value& rollout, const bj::value& device) {
   const std::string state = value_at(device, "state"), reason = value_at(device, "reason"),
                     stage = value_at(device, "stage"), stages = std::to_string(stages_of(rollout)),
-                    release = value_at(rollout, "release.version");
+                    version = value_at(rollout, "release.version"),
+                    release = version.empty() ? "the host command" : version;
   const bool online = value_at(device, "online") == "true";
   const bool turn = std::stoll(stage) <= std::stoll(value_at(rollout, "stage"));
   if (state == "WAITING" && !turn)
@@ -111,6 +112,7 @@ std::string sentence(const bj::value& rollout, const bj::value& device) {
   if (state == "PENDING" || state == "DELIVERED")
     return online ? "it was told to run " + release
                   : "it is offline; it gets " + release + " when it is back";
+  if (state == "CONFIRMED" && version.empty()) return "it has done the host command";
   if (state == "CONFIRMED") return "it runs " + release + ", and has proven it";
   if (state == "FAILED") return "it could not run " + release;
   if (state == "SUPERSEDED") return "it is no part of this rollout any more";
@@ -119,6 +121,17 @@ std::string sentence(const bj::value& rollout, const bj::value& device) {
   if (state == "ROLLED_BACK") return "it runs what it ran before";
   if (state == "ROLLBACK_FAILED") return "it could not go back to what it ran before";
   return "it is at work: " + state;
+}
+
+// How far its host command is, and what that wrote.
+void show_host_command(const bj::value& device) {
+  const std::string step = value_at(device, "host_command.step"),
+                    code = value_at(device, "host_command.exit_code");
+  if (step.empty()) return;
+  std::printf("host command  %s%s\n", step.c_str(),
+              (code.empty() ? "" : ", exit code " + code).c_str());
+  for (const std::string& line : split(value_at(device, "host_command.output"), '\n'))
+    std::printf("  %s\n", printable(line).c_str());
 }
 
 int why(Session& s) {
@@ -137,6 +150,7 @@ int why(Session& s) {
     std::printf("%s  %s: %s%s\n", printable(value_at(device, "name")).c_str(),
                 value_at(device, "state").c_str(), sentence(rollout, device).c_str(),
                 (reason.empty() ? "" : " (" + printable(reason) + ")").c_str());
+    show_host_command(device);
     std::printf(
         "the rollout  %s%s\n", value_at(rollout, "state").c_str(),
         (value_at(rollout, "reason").empty() ? "" : ": " + printable(value_at(rollout, "reason")))
