@@ -26,6 +26,7 @@ agent::sim::Behaviour calm() {
 }
 
 constexpr int kStages = 4;
+constexpr std::int64_t kNamed = 5;
 constexpr Duration kLook{100};
 
 // Rows of what is kept and of what is counted, where they differ.
@@ -185,7 +186,8 @@ Task<Site::Outcome> Site::outcome() {
 Task<void> Site::check_devices(Outcome& out) {
   const auto rows = co_await db.query(
       Scope::system(),
-      "SELECT d.name, d.desired_version, d.desired_release_id, x.state FROM devices d LEFT JOIN "
+      "SELECT d.name, d.desired_version, d.desired_release_id, x.state, x.reason FROM devices d "
+      "LEFT JOIN "
       "rollouts r ON r.org_id = d.org_id AND r.deployment_id = $2 LEFT JOIN rollout_devices x ON "
       "x.device_id = d.id AND x.rollout_id = r.id WHERE d.org_id = $1",
       Params().text(org_).text(deployment_));
@@ -200,7 +202,8 @@ Task<void> Site::check_devices(Outcome& out) {
                        device::v1::ReportedState::FAILED;
     const std::string state = row.optional_text("state").value_or("not in the rollout");
     (fails ? out.failed : out.confirmed) += 1;
-    wrong += state != (fails ? "FAILED" : "CONFIRMED");
+    if (state != (fails ? "FAILED" : "CONFIRMED") && ++wrong <= kNamed)
+      out.faults.push_back(name + " is " + state + ": " + row.optional_text("reason").value_or(""));
     again += row.integer("desired_version") != deployments_;
     others += row.optional_text("desired_release_id") != release_;
   }
