@@ -154,6 +154,33 @@ Task<void> TaskScope::finish() {
 }
 std::size_t TaskScope::size() const noexcept { return impl_->entries.size(); }
 
+Task<void> for_each(std::size_t count, std::size_t at_once,
+                    std::function<Task<void>(std::size_t)> work) {
+  TaskScope scope(co_await asio::this_coro::executor);
+  std::exception_ptr failure;
+  scope.on_failure([&](const std::string&, std::exception_ptr error) {
+    if (!failure) failure = error;
+  });
+  std::size_t next = 0;
+  const auto worker = [&]() -> Task<void> {
+    while (next < count && !failure) co_await work(next++);
+  };
+  for (std::size_t i = 0; i < std::min(count, at_once); ++i) scope.spawn("one of many", worker());
+  std::exception_ptr cancelled;
+  try {
+    co_await scope.join();
+  } catch (...) {
+    cancelled = std::current_exception();
+  }
+  if (cancelled) {
+    co_await asio::this_coro::throw_if_cancelled(false);
+    co_await scope.finish();
+    co_await asio::this_coro::throw_if_cancelled(true);
+    std::rethrow_exception(cancelled);
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
 // --- Deadline
 // -------------------------------------------------------------------------------------
 

@@ -109,6 +109,54 @@ TEST(TaskScope, FinishesItsTasksEvenWhenItsOwnerIsCancelled) {
   });
 }
 
+TEST(ForEach, DoesSoManyAtATimeAndEndsWithTheFirstError) {
+  run_task([]() -> Task<void> {
+    std::size_t busy = 0, most = 0, done = 0;
+    const auto one = [&](std::size_t) -> Task<void> {
+      most = std::max(most, ++busy);
+      co_await yield_now();
+      --busy;
+      ++done;
+    };
+    co_await for_each(10, 3, one);
+    EXPECT_EQ(done, 10u);
+    EXPECT_EQ(most, 3u);
+    co_await for_each(0, 3, one);
+    EXPECT_EQ(done, 10u);
+
+    std::vector<std::size_t> begun;
+    const auto fails = [&](std::size_t i) -> Task<void> {
+      begun.push_back(i);
+      co_await yield_now();
+      if (i == 1) throw Error(Code::kConflict, "no");
+    };
+    EXPECT_EQ(co_await code_of_task(for_each(100, 2, fails)), Code::kConflict);
+    EXPECT_LE(begun.size(), 3u);
+  });
+}
+
+TEST(ForEach, LeavesNothingBehindWhenItIsCancelled) {
+  run_task([]() -> Task<void> {
+    const Executor executor = co_await asio::this_coro::executor;
+    int alive = 0;
+    Code seen = Code::kInternal;
+    const auto waits = [&](std::size_t) -> Task<void> {
+      ++alive;
+      co_await code_of_task(sleep_for(Duration(60'000)));
+      --alive;
+    };
+    const auto owner = [&]() -> Task<void> { seen = co_await code_of_task(for_each(9, 4, waits)); };
+    TaskScope scope(executor);
+    scope.spawn("owner", owner());
+    co_await yield_now();
+    EXPECT_EQ(alive, 4);
+    scope.cancel();
+    co_await scope.join();
+    EXPECT_EQ(alive, 0);
+    EXPECT_EQ(seen, Code::kCancelled);
+  });
+}
+
 // A long loop that never waits for anything else.
 Task<void> spins() {
   for (;;) co_await yield_now();

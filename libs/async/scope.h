@@ -44,4 +44,10 @@ class TaskScope {
   std::shared_ptr<Impl> impl_;
 };
 
+// Does `work` for 0 to `count` - 1, up to `at_once` at a time, and returns when all have ended.
+// After the first that throws nothing more is begun; when those under way have ended, its error is
+// thrown.
+Task<void> for_each(std::size_t count, std::size_t at_once,
+                    std::function<Task<void>(std::size_t)> work);
+
 }  // namespace flock
