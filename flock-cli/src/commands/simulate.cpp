@@ -91,7 +91,6 @@ int simulate(Session& s) {
   const bj::value key =
       s.client.post("/v1/provisioning-keys", bj::object{{"fleet_id", fleet},
                                                         {"name", "flock devices simulate"},
-                                                        {"max_uses", count},
                                                         {"expires_in", "24h"},
                                                         {"labels", {{kLabel, "true"}}}});
   const std::string id(key.at("id").as_string());
