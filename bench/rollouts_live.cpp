@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <boost/json/serialize.hpp>
 #include <cstdio>
+#include <functional>
 #include <set>
 
 #include "async/loop.h"
@@ -29,6 +30,7 @@ using Clock = std::chrono::steady_clock;
 using Report = device::v1::ReportedState;
 
 constexpr int kDevicesOfStage = 4, kSamples = 48;
+constexpr std::int64_t kDevicesAtOnce = 10'000;
 constexpr double kMinute = 60;
 
 double seconds_since(Clock::time_point at) {
@@ -52,6 +54,8 @@ class Live {
     scheduler_.start();
     processes_.add("scheduler", scheduler_.pid());
     co_await confirmations(rollout);
+    co_await hear();
+    co_await stage();
     co_await latency();
     scheduler_.stop();
     scope_.cancel();
@@ -218,6 +222,43 @@ class Live {
         devices_.size(), took, behind, (after.cpu_us - before.cpu_us) / took / 1e4, most / 1e6);
   }
 
+  // Each device's desired state goes to `on_desired_`.
+  Task<void> hear() {
+    mqtt::Subscription subscription;
+    subscription.filter = "devices/+/desired";
+    co_await bus_.subscribe(subscription, [this](mqtt::Delivery delivery) {
+      const std::string& topic = delivery.message.topic;
+      device::v1::DesiredState desired;
+      if (on_desired_ && desired.ParseFromString(delivery.message.payload))
+        on_desired_(topic.substr(8, topic.rfind('/') - 8), std::move(desired));
+      delivery.ack();
+    });
+  }
+  Task<void> hint() {
+    mqtt::Message message;
+    message.topic = "flock/internal/v1/deployment/created";
+    co_await bus_.publish(std::move(message));
+  }
+
+  // A stage of many devices at once.
+  Task<void> stage() {
+    co_await deploy(co_await make_fleet(kDevicesAtOnce), domain::RolloutPlan());
+    std::int64_t heard = 0;
+    on_desired_ = [&](const std::string&, const device::v1::DesiredState&) { ++heard; };
+    const Usage before = processes_.now().at(0);
+    const auto began = Clock::now();
+    co_await hint();
+    while (heard < kDevicesAtOnce) co_await sleep_for(Duration(5));
+    const double took = seconds_since(began);
+    const Usage after = processes_.now().at(0);
+    on_desired_ = nullptr;
+    std::printf(
+        "a stage of %lld devices began and was published in %.1f s: %.0f devices a second, %.0f us "
+        "of the scheduler's CPU each\n",
+        static_cast<long long>(kDevicesAtOnce), took, static_cast<double>(kDevicesAtOnce) / took,
+        (after.cpu_us - before.cpu_us) / static_cast<double>(kDevicesAtOnce));
+  }
+
   // Devices that confirm as soon as they hear what to run.
   Task<void> latency() {
     std::set<std::string> mine;
@@ -225,20 +266,13 @@ class Live {
     std::optional<Clock::time_point> last;  // confirmation of a whole stage
     int confirmed = 0;
     TaskScope answers(co_await asio::this_coro::executor);
-    mqtt::Subscription subscription;
-    subscription.filter = "devices/+/desired";
-    co_await bus_.subscribe(subscription, [&](mqtt::Delivery delivery) {
-      const std::string& topic = delivery.message.topic;
-      const std::string device = topic.substr(8, topic.rfind('/') - 8);
-      device::v1::DesiredState desired;
-      if (desired.ParseFromString(delivery.message.payload) && mine.erase(device) > 0) {
-        if (last) gaps.push_back(1000 * seconds_since(*last));
-        last.reset();
-        answers.spawn("report", report(device, desired));
-        if (++confirmed % kDevicesOfStage == 0) last = Clock::now();
-      }
-      delivery.ack();
-    });
+    on_desired_ = [&](const std::string& device, device::v1::DesiredState desired) {
+      if (mine.erase(device) == 0) return;
+      if (last) gaps.push_back(1000 * seconds_since(*last));
+      last.reset();
+      answers.spawn("report", report(device, std::move(desired)));
+      if (++confirmed % kDevicesOfStage == 0) last = Clock::now();
+    };
     for (int i = 0; i < options_.rollouts; ++i) {
       const std::int64_t count = kDevicesOfStage * (kSamples + 1);
       const std::string fleet = co_await make_fleet(count);
@@ -251,14 +285,13 @@ class Live {
         plan.stages.push_back({.share = 0, .count = end});
       last.reset();
       const std::string deployment = co_await deploy(fleet, plan);
-      mqtt::Message hint;
-      hint.topic = "flock/internal/v1/deployment/created";
-      co_await bus_.publish(std::move(hint));
+      co_await hint();
       while (co_await number("SELECT count(*) AS n FROM rollouts WHERE deployment_id = $1 AND "
                              "state = 'COMPLETED'",
                              Params().text(deployment)) == 0)
         co_await sleep_for(Duration(50));
     }
+    on_desired_ = nullptr;
     co_await answers.join();
     std::sort(gaps.begin(), gaps.end());
     const auto at = [&](double share) {
@@ -277,6 +310,7 @@ class Live {
   mqtt::Client bus_;
   TaskScope scope_;
   Processes processes_;
+  std::function<void(const std::string& device, device::v1::DesiredState)> on_desired_;
   std::vector<std::string> devices_;
   std::string release_;
 };

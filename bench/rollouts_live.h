@@ -15,7 +15,8 @@ struct LiveOptions {
 };
 
 // What the scheduler spends on many confirmations, and how long a rollout stands still between the
-// last confirmation that it waits for and the next stage's first desired state. Prints both.
+// last confirmation that it waits for and the next stage's first desired state, and how fast a
+// stage of many devices is given out. Prints all three.
 Task<void> run_live(const faults::Stack& stack, postgres::Database& db, LiveOptions options);
 
 }  // namespace flock::bench
