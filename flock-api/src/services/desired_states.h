@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "crypto/seal.h"
 #include "flock/device/v1/device.pb.h"
@@ -26,8 +27,9 @@ class DesiredStates {
   Task<void> rebuild_stale();
 
  private:
-  Task<void> begin(std::string org, std::string rollout, std::string device);
-  Task<void> want(postgres::Transaction& tx, const postgres::Row& row, const std::string& org,
+  struct Made;
+  Task<void> begin(std::string org, std::string rollout, std::vector<std::string> devices);
+  Task<Made> make(postgres::Transaction& tx, const postgres::Rows& locked, const std::string& org,
                   const std::string& rollout);
   Task<void> rebuild(std::string org, std::string device);
 

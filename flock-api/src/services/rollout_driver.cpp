@@ -6,6 +6,7 @@
 #include <set>
 
 #include "async/deadline.h"
+#include "async/scope.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "domain/device_json.h"
@@ -26,6 +27,9 @@ using postgres::Scope;
 
 // How often one device that shows an old version is sent its desired state again.
 constexpr Duration kRepublishEvery{10'000};
+// Desired states on their way to the broker: so many that its answers are not waited for one by
+// one, so few that what is published meanwhile does not wait for them.
+constexpr std::size_t kPublishedAtOnce = 64;
 constexpr int kRereadPages = 10;
 constexpr const char* kFirst = "00000000-0000-0000-0000-000000000000";
 
@@ -84,33 +88,60 @@ Task<void> RolloutDriver::clear_removed() {
 
 Task<void> RolloutDriver::publish_desired() {
   const auto devices = co_await db_.query(Scope::system(), sql::kUnpublished);
-  for (const Row& device : devices.rows) {
-    // A broker that is away must not keep the rounds from going on; the next one tries again.
-    if (!bus_.connected()) co_return;
-    const std::string org = device.text("org_id"), id = device.text("id");
-    mqtt::Message message;
-    message.topic = "devices/" + id + "/desired";
-    try {
-      message.payload = open_desired(keys_, org, id, device.bytes("desired"));
-    } catch (const Error& error) {
-      if (error.code() != Code::kCorrupt) throw;
-      log::error("a desired state cannot be opened; it is not published", error, {{"device", id}});
-      continue;
-    }
-    message.retain = true;
-    co_await with_deadline(bus_.publish(std::move(message)), kPublishTime,
-                           "publishing a desired state");
-    const std::int64_t version = device.integer("desired_version");
-    co_await db_.query(Scope::system(), sql::kPublished,
-                       Params().text(org).text(id).integer(version));
-    co_await db_.query(Scope::system(), sql::kRolloutDeviceDelivered,
-                       Params()
-                           .text(org)
-                           .text(device.optional_text("desired_rollout_id"))
-                           .text(id)
-                           .integer(version));
-    co_await announce_rollout(bus_, org, device.optional_text("desired_rollout_id").value_or(""));
+  std::vector<const Row*> published;
+  std::exception_ptr failure;
+  try {
+    co_await for_each(devices.rows.size(), kPublishedAtOnce, [&](std::size_t i) -> Task<void> {
+      if (co_await publish(devices.rows[i])) published.push_back(&devices.rows[i]);
+    });
+  } catch (...) {
+    failure = std::current_exception();  // what was published is noted all the same
   }
+  co_await note_published(published);
+  if (failure) std::rethrow_exception(failure);
+}
+
+// False when there is no broker, which must not keep the rounds from going on: the next one tries
+// again.
+Task<bool> RolloutDriver::publish(const Row& device) {
+  if (!bus_.connected()) co_return false;
+  const std::string org = device.text("org_id"), id = device.text("id");
+  mqtt::Message message;
+  message.topic = "devices/" + id + "/desired";
+  message.retain = true;
+  try {
+    message.payload = open_desired(keys_, org, id, device.bytes("desired"));
+  } catch (const Error& error) {
+    if (error.code() != Code::kCorrupt) throw;
+    log::error("a desired state cannot be opened; it is not published", error, {{"device", id}});
+    co_return false;
+  }
+  co_await with_deadline(bus_.publish(std::move(message)), kPublishTime,
+                         "publishing a desired state");
+  co_return true;
+}
+
+Task<void> RolloutDriver::note_published(const std::vector<const Row*>& devices) {
+  if (devices.empty()) co_return;
+  std::vector<std::string> orgs, ids, versions, owners, members, their_versions, rollouts;
+  std::set<std::pair<std::string, std::string>> changed;
+  for (const Row* device : devices) {
+    orgs.push_back(device->text("org_id"));
+    ids.push_back(device->text("id"));
+    versions.push_back(device->text("desired_version"));
+    const auto rollout = device->optional_text("desired_rollout_id");
+    if (!rollout) continue;
+    owners.push_back(orgs.back());
+    members.push_back(ids.back());
+    their_versions.push_back(versions.back());
+    rollouts.push_back(*rollout);
+    changed.emplace(orgs.back(), *rollout);
+  }
+  co_await db_.query(Scope::system(), sql::kPublished,
+                     Params().texts(orgs).texts(ids).texts(versions));
+  co_await db_.query(Scope::system(), sql::kRolloutDevicesDelivered,
+                     Params().texts(owners).texts(members).texts(their_versions).texts(rollouts));
+  for (const auto& [org, rollout] : changed) co_await announce_rollout(bus_, org, rollout);
 }
 
 Task<bool> RolloutDriver::apply(std::vector<DeviceReport> reports) {

@@ -42,6 +42,8 @@ class RolloutDriver {
   Task<void> tell_turns();
 
  private:
+  Task<bool> publish(const postgres::Row& device);
+  Task<void> note_published(const std::vector<const postgres::Row*>& devices);
   Task<std::string> reread_page(OrgId org, std::string rollout, std::string after);
   Task<std::set<std::pair<std::string, std::string>>> note_machines(
       const std::vector<const DeviceReport*>& reports);

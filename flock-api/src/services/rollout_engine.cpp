@@ -7,11 +7,11 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "services/isolated.h"
 #include "services/rollout_news.h"
 #include "services/rollout_plan_json.h"
 #include "services/rollout_selection.h"
 #include "services/rollout_turns.h"
-#include "services/unless_corrupt.h"
 #include "stores/postgres/gate_statements.h"
 #include "stores/postgres/rollout_statements.h"
 
@@ -257,7 +257,7 @@ Task<void> obey_order(postgres::Transaction& tx, LockedRollout rollout, Order or
 Task<void> RolloutEngine::begin_deployments() {
   const auto pending = co_await term_.query(Scope::system(), sql::kDeploymentsPending);
   for (const Row& deployment : pending.rows)
-    co_await unless_corrupt("a deployment", deployment.text("id"), begin(deployment));
+    co_await isolated("a deployment", deployment.text("id"), begin(deployment));
 }
 
 Task<void> RolloutEngine::begin(const Row& deployment) {
@@ -351,8 +351,7 @@ Task<void> RolloutEngine::fold_tallies() {
 Task<void> RolloutEngine::advance() {
   const auto open = co_await term_.query(Scope::system(), sql::kRolloutsOpen);
   for (const Row& row : open.rows)
-    co_await unless_corrupt("a rollout", row.text("id"),
-                            advance_one(row.text("org_id"), row.text("id")));
+    co_await isolated("a rollout", row.text("id"), advance_one(row.text("org_id"), row.text("id")));
 }
 
 Task<void> RolloutEngine::advance_one(std::string org, std::string id) {

@@ -162,6 +162,7 @@ class Site {
     const std::string& who = device();
     const auto of_rollout = [&] { return Params().text(org_).text(where); };
     const auto of_device = [&] { return Params().text(org_).text(where).text(who); };
+    const auto of_devices = [&] { return of_rollout().texts({who}); };
     const auto one = [&] { return Params().text(org_).texts({who}); };
     switch (pick(20)) {
       case 0:
@@ -172,13 +173,14 @@ class Site {
       case 1:
       case 2:
       case 3:
-        if (leads) return {sql::kRolloutDeviceMade, of_device().integer(1)};
+        if (leads) return {sql::kRolloutDevicesMade, of_devices().texts({"1"})};
         return {
             "UPDATE rollout_devices SET desired_version = 1 WHERE org_id = $1 AND rollout_id = "
             "$2 AND device_id = $3",
             of_device()};
       case 4:
-        return {sql::kRolloutDeviceDelivered, of_device().integer(1)};
+        return {sql::kRolloutDevicesDelivered,
+                Params().texts({org_}).texts({who}).texts({"1"}).texts({where})};
       case 5:
       case 6:
       case 7:
@@ -197,7 +199,7 @@ class Site {
       case 9:
         return {sql::kRolloutReturn, of_rollout().integer(static_cast<std::int64_t>(pick(10)))};
       case 10:
-        return {sql::kWantedElsewhere, Params().text(org_).text(who).text(where)};
+        return {sql::kWantedElsewhere, one().text(where)};
       case 11:
         return {sql::kPresenceOff,
                 Params().texts({who}).integer(1'764'000'000'000).text(std::string("silent"))};
@@ -212,7 +214,7 @@ class Site {
       case 15:
         return {sql::kRolloutTimeouts, of_rollout().integer(0)};
       case 16:
-        return {sql::kSupersede, Params().text(org_).text(who).text(where)};
+        return {sql::kSupersede, one().text(where)};
       case 17:
         // Time passes for one device: what is told by the minute is told no more.
         return {
@@ -222,7 +224,7 @@ class Site {
       case 18:
         return rare(leads);
       default:
-        return {sql::kRolloutDeviceFailed, of_device().text(std::string("no platform"))};
+        return {sql::kRolloutDevicesFailed, of_devices().texts({"no platform"})};
     }
   }
 

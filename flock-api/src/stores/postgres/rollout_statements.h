@@ -257,10 +257,10 @@ inline constexpr const char* kRolloutToMake =
 #define FLOCK_LATEST_PART                                                                       \
   "LEFT JOIN rollout_devices y ON y.org_id = d.org_id AND y.rollout_id = d.desired_rollout_id " \
   "AND y.device_id = d.id "
-// Again inside the transaction, so that a second leader cannot give out the same version. Without a
-// release, the rollout leaves the device what it has.
+// Of the devices $3, again inside the transaction, so that a second leader cannot give out the same
+// version. Without a release, the rollout leaves a device what it has.
 inline constexpr const char* kRolloutMakeLock =
-    "SELECT x.state, x.retries, d.id, d.architecture, d.variant, d.desired_version, "
+    "SELECT x.state, x.retries, d.id, d.fleet_id, d.architecture, d.variant, d.desired_version, "
     "x.previous_release_id, p.soak_ms, p.failure_timeout_ms, p.id AS deployment_id, "
     "p.host_command, b.version AS back_version, b.workload AS back_workload, b.deleted_at IS NOT "
     "NULL AS back_deleted, l.version AS release_version, l.workload, l.id AS release_id FROM "
@@ -270,24 +270,27 @@ inline constexpr const char* kRolloutMakeLock =
     "LEFT JOIN releases l ON l.org_id = r.org_id AND l.id = "
     "coalesce(r.release_id, " FLOCK_PROVEN_RELEASE
     ") LEFT JOIN releases b ON b.org_id = x.org_id AND b.id = x.previous_release_id WHERE x.org_id "
-    "= $1 AND x.rollout_id = $2 AND x.device_id = $3 AND x.desired_version = 0 AND x.state IN "
-    "('PENDING', 'ROLLING_BACK') AND d.removed_at IS NULL AND d.revoked_at IS NULL FOR UPDATE OF "
-    "x, d";
-// Before the device wants it: what it has proven is where it goes back to. At another try it wants
-// this release already.
-inline constexpr const char* kRolloutDeviceMade =
-    "UPDATE rollout_devices x SET desired_version = $4::bigint, wanted = true, online = d.online, "
+    "= $1 AND x.rollout_id = $2 AND x.device_id = ANY($3::uuid[]) AND x.desired_version = 0 AND "
+    "x.state IN ('PENDING', 'ROLLING_BACK') AND d.removed_at IS NULL AND d.revoked_at IS NULL "
+    "ORDER BY x.device_id FOR UPDATE OF x, d";
+// Before the devices $3 want it, in the versions $4: what they have proven is where they go back
+// to. At another try a device wants this release already.
+inline constexpr const char* kRolloutDevicesMade =
+    "UPDATE rollout_devices x SET desired_version = n.version, wanted = true, online = d.online, "
     "previous_release_id = CASE WHEN x.state = 'PENDING' AND d.desired_rollout_id IS DISTINCT FROM "
     "x.rollout_id THEN " FLOCK_PROVEN_RELEASE
-    " ELSE x.previous_release_id END, updated_at = now() FROM devices d " FLOCK_LATEST_PART
-    "WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = $3 AND d.org_id = x.org_id AND "
-    "d.id = x.device_id";
+    " ELSE x.previous_release_id END, updated_at = now() FROM unnest($3::uuid[], $4::bigint[]) AS "
+    "n(device, version) JOIN devices d ON d.org_id = $1 AND d.id = n.device " FLOCK_LATEST_PART
+    "WHERE x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = ANY($3::uuid[]) AND x.device_id = "
+    "n.device";
 #undef FLOCK_PROVEN_RELEASE
 #undef FLOCK_LATEST_PART
-inline constexpr const char* kRolloutDeviceFailed =
-    "UPDATE rollout_devices SET state = CASE WHEN state = 'ROLLING_BACK' THEN 'ROLLBACK_FAILED' "
-    "ELSE 'FAILED' END, reason = $4, updated_at = now() WHERE org_id = $1 AND rollout_id = $2 AND "
-    "device_id = $3";
+// Each of the devices $3 for its reason in $4.
+inline constexpr const char* kRolloutDevicesFailed =
+    "UPDATE rollout_devices x SET state = CASE WHEN x.state = 'ROLLING_BACK' THEN "
+    "'ROLLBACK_FAILED' ELSE 'FAILED' END, reason = n.reason, updated_at = now() FROM "
+    "unnest($3::uuid[], $4::text[]) AS n(device, reason) WHERE x.org_id = $1 AND x.rollout_id = $2 "
+    "AND x.device_id = n.device";
 // A newcomer begins at once.
 inline constexpr const char* kRolloutNewcomer =
     "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, online, place, stage, "
@@ -297,32 +300,41 @@ inline constexpr const char* kRolloutNewcomer =
 inline constexpr const char* kSupersede =
     "UPDATE rollout_devices x SET state = 'SUPERSEDED', reason = 'a newer deployment took the "
     "device', updated_at = now() FROM rollouts r"
-    " WHERE x.org_id = $1 AND x.device_id = $2 AND x.rollout_id <> $3 AND r.id = x.rollout_id AND "
+    " WHERE x.org_id = $1 AND x.device_id = ANY($2::uuid[]) AND x.rollout_id <> $3 AND r.id = "
+    "x.rollout_id AND "
     "r.ended_at IS NULL AND x.state NOT IN ('CONFIRMED', 'FAILED', 'SUPERSEDED', 'ROLLED_BACK', "
     "'ROLLBACK_FAILED', 'SKIPPED')";
-// What it ran for another rollout, nobody can take back any more.
+// What they ran for another rollout, nobody can take back any more.
 inline constexpr const char* kWantedElsewhere =
-    "UPDATE rollout_devices SET wanted = false WHERE org_id = $1 AND device_id = $2 AND rollout_id "
-    "<> $3 AND wanted";
-inline constexpr const char* kDeviceWant =
-    "UPDATE devices SET desired_version = $3::bigint, desired_release_id = $4::uuid, "
-    "desired_rollout_id = $5, desired = $6::bytea, desired_stale = false WHERE org_id = $1 AND id "
-    "= $2";
+    "UPDATE rollout_devices SET wanted = false WHERE org_id = $1 AND device_id = ANY($2::uuid[]) "
+    "AND rollout_id <> $3 AND wanted";
+// What the devices $2 are to run for the rollout $3: versions, releases ('': none), and desired
+// states in base64.
+inline constexpr const char* kDevicesWant =
+    "UPDATE devices d SET desired_version = n.version, desired_release_id = NULLIF(n.release, "
+    "'')::uuid, desired_rollout_id = $3, desired = decode(n.desired, 'base64'), desired_stale = "
+    "false FROM unnest($2::uuid[], $4::bigint[], $5::text[], $6::text[]) AS n(id, version, "
+    "release, desired) WHERE d.org_id = $1 AND d.id = ANY($2::uuid[]) AND d.id = n.id";
 inline constexpr const char* kUnpublished =
     "SELECT id, org_id, desired_version, desired, desired_rollout_id FROM devices WHERE "
     "published_version < desired_version AND revoked_at IS NULL AND desired IS NOT NULL LIMIT 500";
+// Organizations, devices and versions.
 inline constexpr const char* kPublished =
-    "UPDATE devices SET published_version = greatest(published_version, $3::bigint) WHERE org_id = "
-    "$1 AND id = $2";
+    "UPDATE devices d SET published_version = greatest(d.published_version, n.version) FROM "
+    "unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS n(org, device, version) WHERE d.org_id = "
+    "n.org AND d.id = n.device AND d.id = ANY($2::uuid[])";
 // Devices ($2) that tell of an older version ($3) than the one they are to run.
 inline constexpr const char* kRepublish =
     "UPDATE devices d SET published_version = 0 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) "
     "AS n(org, device, version) WHERE d.org_id = n.org AND d.id = n.device AND d.id = "
     "ANY($2::uuid[]) AND d.desired_version > n.version AND d.published_version = d.desired_version";
-inline constexpr const char* kRolloutDeviceDelivered =
-    "UPDATE rollout_devices SET state = CASE WHEN state = 'PENDING' THEN 'DELIVERED' ELSE state "
-    "END, updated_at = now() WHERE org_id = $1 AND rollout_id = $2 AND device_id = $3 AND state IN "
-    "('PENDING', 'ROLLING_BACK') AND desired_version = $4::bigint";
+// Organizations, devices and versions, and the rollouts that these are of.
+inline constexpr const char* kRolloutDevicesDelivered =
+    "UPDATE rollout_devices x SET state = CASE WHEN x.state = 'PENDING' THEN 'DELIVERED' ELSE "
+    "x.state END, updated_at = now() FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[]) "
+    "AS n(org, device, version, rollout) WHERE x.org_id = n.org AND x.rollout_id = n.rollout AND "
+    "x.device_id = n.device AND x.device_id = ANY($2::uuid[]) AND x.state IN ('PENDING', "
+    "'ROLLING_BACK') AND x.desired_version = n.version";
 // What reports say about devices' parts: organizations, devices and versions ($1 to $3), the states
 // that they have by them ($4), reasons ($5), and whether services are unhealthy ($6) or restart
 // ($7). On the way back the same words mean the way back. Answers what was new. In one order, so

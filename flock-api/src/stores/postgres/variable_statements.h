@@ -30,6 +30,9 @@ inline constexpr const char* kVariablesLock =
 inline constexpr const char* kVariablesOfDevice = FLOCK_VARIABLE_COLUMNS
     "WHERE org_id = $1 AND owner_id IN (SELECT unnest(ARRAY[d.org_id, d.fleet_id, d.id]) FROM "
     "devices d WHERE d.org_id = $1 AND d.id = $2) ORDER BY name, id";
+// Those of an organization, its fleets and devices alike.
+inline constexpr const char* kVariablesOfOwners =
+    FLOCK_VARIABLE_COLUMNS "WHERE org_id = $1 AND owner_id = ANY($2::uuid[]) ORDER BY name, id";
 // A device by id or name, with the release that it is to run.
 inline constexpr const char* kDeviceForVariables =
     "SELECT d.id, d.name, r.workload FROM devices d LEFT JOIN releases r ON r.org_id = d.org_id "
