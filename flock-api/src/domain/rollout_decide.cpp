@@ -87,9 +87,11 @@ class Look {
             std::min(counts_.to_return, room_beside(counts_.returning, false));
         room > 0)
       return take(Step::kReturn, devices(room) + " go back to what they ran before", room);
-    if (counts_.to_return + counts_.returning > 0) {
+    const std::int64_t to_follow = counts_.to_return + counts_.return_held;
+    if (to_follow + counts_.returning > 0) {
       return wait(devices(counts_.returning) + are(counts_.returning) + "on the way back, " +
-                  std::to_string(counts_.to_return) + " to follow");
+                  std::to_string(to_follow) + " to follow" +
+                  (counts_.return_held > 0 ? ": " + down_limit() : ""));
     }
     if (counts_.returning_offline > 0 && !patience_is_over()) {
       return wait(devices(counts_.returning_offline) + " that went offline" +
@@ -107,9 +109,7 @@ class Look {
   bool is_last() const {
     return progress_.stage + 1 >= static_cast<std::int64_t>(plan_.stages.size());
   }
-  bool patience_is_over() const {
-    return seen_.now_ms - progress_.opened_ms >= plan_.offline_patience.count();
-  }
+  bool patience_is_over() const { return domain::patience_is_over(plan_, progress_, seen_.now_ms); }
   std::int64_t ready() const {
     return counts_.waiting_online + (plan_.only_online() ? 0 : counts_.waiting_offline);
   }
@@ -122,6 +122,10 @@ class Look {
     if (by_the_minute && plan_.limits.per_minute > 0)
       room = std::min(room, plan_.limits.per_minute - counts_.began_lately);
     return std::max<std::int64_t>(room, 0);
+  }
+  std::string down_limit() const {
+    return "at most " + std::to_string(plan_.limits.down.count) + " with the same " +
+           plan_.limits.down.label + " may be down at a time";
   }
   std::int64_t failures() const {
     return std::max<std::int64_t>(counts_.failed - counts_.retry_later - progress_.forgiven, 0);
@@ -137,9 +141,10 @@ class Look {
     const std::int64_t judged = counts_.reached() + counts_.waiting();
     if (failures() > 0) {
       const double ratio = static_cast<double>(failures()) / static_cast<double>(judged);
-      const bool nobody_else = counts_.confirmed == 0 &&
-                               counts_.updating + ready() + counts_.waiting_closed == 0 &&
-                               (away() == 0 || patience_is_over());
+      const bool nobody_else =
+          counts_.confirmed == 0 &&
+          counts_.updating + ready() + counts_.waiting_closed + counts_.waiting_held == 0 &&
+          (away() == 0 || patience_is_over());
       if (ratio > plan_.max_failed_ratio || nobody_else) return failure_text(failures(), judged);
     }
     return failing_gate(false);
@@ -175,8 +180,13 @@ class Look {
     if (counts_.updating > 0 || ready() > 0) {
       std::string text = devices(counts_.updating) + are(counts_.updating) + "updating";
       if (ready() > 0) text += ", " + std::to_string(ready()) + " wait for their turn";
+      if (counts_.waiting_held > 0)
+        text += ", " + std::to_string(counts_.waiting_held) + " wait: " + down_limit();
       return text + so_far;
     }
+    if (counts_.waiting_held > 0)
+      return devices(counts_.waiting_held) + (counts_.waiting_held == 1 ? " waits: " : " wait: ") +
+             down_limit() + so_far;
     if (counts_.waiting_closed > 0)
       return devices(counts_.waiting_closed) + (counts_.waiting_closed == 1 ? " waits" : " wait") +
              " for " + (counts_.waiting_closed == 1 ? "its" : "their") +
@@ -289,6 +299,11 @@ std::string_view name_of(Order order) {
   constexpr std::array<std::string_view, 9> kNames{
       "approve", "pause", "resume", "skip", "advance", "finish", "abort", "roll_back", "retry"};
   return kNames.at(static_cast<std::size_t>(order));
+}
+
+bool patience_is_over(const RolloutPlan& plan, const RolloutProgress& progress,
+                      std::int64_t now_ms) {
+  return now_ms - progress.opened_ms >= plan.offline_patience.count();
 }
 
 Decision decide(const RolloutPlan& plan, const RolloutProgress& progress, const RolloutSeen& seen) {

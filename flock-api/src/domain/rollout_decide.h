@@ -83,6 +83,10 @@ struct Decision {
   std::string why;
 };
 
+// Whether devices that are away were waited for long enough.
+bool patience_is_over(const RolloutPlan& plan, const RolloutProgress& progress,
+                      std::int64_t now_ms);
+
 Decision decide(const RolloutPlan& plan, const RolloutProgress& progress, const RolloutSeen& seen);
 RolloutProgress carry_out(RolloutProgress progress, const Decision& decision,
                           const RolloutSeen& seen);

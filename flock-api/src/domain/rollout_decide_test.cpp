@@ -32,6 +32,7 @@ TEST(RolloutPlan, FaultsSayWhere) {
                 {.signal = Signal::kFailed, .sample = 0, .in_a_row = 0}};
   plan.windows = {{.days = 0, .from = 60, .to = 60, .time_zone = "Oslo"}};
   plan.retries.times = 11;
+  plan.limits.down = {"", 1};
   plan.max_failed_ratio = -1;
   std::vector<std::string> at;
   for (const PlanFault& fault : faults_of(plan)) at.push_back(fault.pointer);
@@ -39,7 +40,7 @@ TEST(RolloutPlan, FaultsSayWhere) {
                     "/stages/1/percent", "/stages/2/percent", "/stages/2/percent",
                     "/stages/3/count", "/gates/0/limit", "/gates/1/sample", "/gates/1/in_a_row",
                     "/gates/1/signal", "/windows/0/days", "/windows/0/to", "/windows/0/time_zone",
-                    "/retries", "/max_failed_ratio"}));
+                    "/retries", "/max_down_per/label", "/max_failed_ratio"}));
   plan.stages = {{.share = 0.5}};
   EXPECT_EQ(faults_of(plan).front().pointer, "/stages/0/percent");
   plan.stages.clear();
@@ -139,6 +140,51 @@ TEST(RolloutDecide, LimitsHoldBackAndPassOverWhoIsAway) {
   EXPECT_EQ(told.ask().count, 1);
   told.seen.counts.began_lately = 4;
   EXPECT_EQ(told.ask().why, "1 device is updating, 6 wait for their turn (1 confirmed, 0 failed)");
+}
+
+TEST(RolloutDecide, WaitsForThoseThatAreDownWithTheSameLabel) {
+  Told told;
+  told.plan.limits.down = {"site", 1};
+  told.progress.stage = 1;
+  told.seen.counts.waiting_online = 0;
+  told.seen.counts.waiting_held = 3;
+  told.seen.counts.confirmed = told.seen.counts.stage_settled = 2;
+  told.seen.now_ms += told.plan.offline_patience.count();
+  EXPECT_EQ(told.go(), Step::kWait) << "whoever can begin is waited for as long as it takes";
+  EXPECT_EQ(told.progress.why,
+            "3 devices wait: at most 1 with the same site may be down at a time (2 confirmed, 0 "
+            "failed)");
+  told.seen.counts.updating = 1;
+  EXPECT_EQ(told.ask().why,
+            "1 device is updating, 3 wait: at most 1 with the same site may be down at a time (2 "
+            "confirmed, 0 failed)");
+  told.seen.counts.waiting_online = 2;
+  EXPECT_EQ(told.ask().count, 2);
+  told.seen.counts = {.total = 10, .failed = 1, .waiting_held = 1, .stage_settled = 1};
+  EXPECT_EQ(told.ask().why,
+            "1 device waits: at most 1 with the same site may be down at a time (0 confirmed, 1 "
+            "failed)")
+      << "not everybody has failed yet";
+}
+
+TEST(RolloutDecide, TheWayBackWaitsForThoseThatAreDownToo) {
+  Told told;
+  told.plan.limits.down = {"site", 2};
+  told.progress.state = RolloutState::kRollingBack;
+  told.progress.returning = true;
+  told.seen.counts = {.total = 10, .to_return = 2, .return_held = 4};
+  EXPECT_EQ(told.ask().count, 2);
+  told.seen.counts.to_return = 0;
+  told.seen.counts.returning = 2;
+  EXPECT_EQ(told.ask().why,
+            "2 devices are on the way back, 4 to follow: at most 2 with the same site may be down "
+            "at a time");
+  told.seen.counts.returning = 0;
+  told.seen.counts.returning_offline = 2;
+  told.seen.now_ms += told.plan.offline_patience.count();
+  EXPECT_EQ(told.go(), Step::kWait);
+  told.seen.counts.return_held = 0;
+  EXPECT_EQ(told.go(), Step::kEnd);
 }
 
 TEST(RolloutDecide, FailuresEndPauseOrTakeBack) {

@@ -31,6 +31,9 @@ std::string who_decides(const RolloutPlan& plan) {
     if (plan.stages[i].by_hand)
       return "stage " + std::to_string(i + 2) + " begins when an operator says so";
   if (!plan.windows.empty()) return "devices begin in their maintenance windows only";
+  if (plan.limits.down.any())
+    return "devices with the same " + plan.limits.down.label +
+           " wait for those of them that are down";
   return "";
 }
 

@@ -34,6 +34,13 @@ TEST(Forecast, LimitsMakeItLonger) {
   EXPECT_EQ(of(plan, 10).earliest_end_ms, kNow + 30'000);
 }
 
+TEST(Forecast, WhoIsDownWithTheSameLabelIsWaitedFor) {
+  RolloutPlan plan;
+  plan.limits.down = {"site", 1};
+  EXPECT_EQ(of(plan, 10).unless, "devices with the same site wait for those of them that are down");
+  EXPECT_FALSE(of(plan, 10).latest_end_ms);
+}
+
 TEST(Forecast, WhoIsAwayIsWaitedFor) {
   RolloutPlan plan;
   plan.offline_patience = Duration(24 * kHours);

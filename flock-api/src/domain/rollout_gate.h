@@ -21,6 +21,7 @@ struct StageCounts {
   // Of the open stage and those before it, not reached yet; by presence.
   std::int64_t waiting_online = 0, waiting_offline = 0;
   std::int64_t waiting_closed = 0;  // whose maintenance window is closed, whether there or not
+  std::int64_t waiting_held = 0;    // online, and held back by the limit of devices that are down
   // Of those that failed, for another try: it is time for them, and it is not yet.
   std::int64_t to_retry = 0, retry_later = 0;
   std::int64_t stage_settled = 0, stage_away = 0;  // of the open stage alone: settled, offline
@@ -29,9 +30,10 @@ struct StageCounts {
   std::int64_t confirmed_lately = 0, failed_lately = 0;  // within the last ten minutes
   // Of those that are taken back: not begun, on the way (by presence), there, and failed in it.
   std::int64_t to_return = 0, returning = 0, returning_offline = 0, returned = 0, stuck = 0;
+  std::int64_t return_held = 0;  // not begun, and held back as those of `waiting_held` are
 
   std::int64_t waiting() const noexcept {
-    return waiting_online + waiting_offline + waiting_closed;
+    return waiting_online + waiting_offline + waiting_closed + waiting_held;
   }
   std::int64_t reached() const noexcept { return updating + offline + confirmed + failed; }
   std::int64_t settled() const noexcept { return confirmed + failed; }

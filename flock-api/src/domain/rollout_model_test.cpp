@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <random>
+#include <set>
 
 #include "base/error.h"
 #include "domain/rollout_decide.h"
@@ -22,9 +23,14 @@ struct Device {
   bool closed = false;  // its maintenance window
   int given = 0;        // how often it was given the release
   int tries = 0;        // how often it may have been given it, beside the first time
-  std::int64_t began_ms = 0, settled_ms = 0;
+  std::size_t site = 0;
+  std::int64_t began_ms = 0, settled_ms = 0, went_ms = 0;
   bool reached() const { return given > 0 && part != Part::kSuperseded; }
+  bool is_at_work() const {
+    return way == Way::kReturning || (way == Way::kNone && part == Part::kUpdating);
+  }
 };
+constexpr std::size_t kSites = 3;
 
 class World {
  public:
@@ -35,6 +41,7 @@ class World {
     for (Device& device : devices_) {
       device.online = random_() % 8 != 0;
       device.bad = random_() % 100 < bad * (random_() % 2);
+      device.site = random_() % kSites;
     }
     ends_ = stage_ends(plan_, static_cast<std::int64_t>(devices_.size()));
     progress_.state = plan_.approval             ? RolloutState::kAwaitingApproval
@@ -88,6 +95,8 @@ class World {
     }
     if (random_() % 2 == 0) plan.limits.updating = static_cast<std::int64_t>(1 + random_() % 5);
     if (random_() % 4 == 0) plan.limits.per_minute = static_cast<std::int64_t>(1 + random_() % 8);
+    if (random_() % 3 == 0)
+      plan.limits.down = {"site", static_cast<std::int64_t>(1 + random_() % 4)};
     if (random_() % 4 == 0) plan.windows.push_back({.from = 60, .to = 120});
     if (random_() % 4 == 0)
       plan.retries = {static_cast<std::int64_t>(1 + random_() % 3),
@@ -113,6 +122,7 @@ class World {
     }
     for (Device& device : devices_) {
       if (random_() % 20 == 0) device.online = !device.online && (calm || random_() % 2 == 0);
+      if (device.online) device.went_ms = now_;
       if (!plan_.windows.empty() && random_() % 50 == 0)
         device.closed = !device.closed && (calm || random_() % 2 == 0);
       if (calm && device.bad && random_() % 4 == 0) device.bad = false;
@@ -167,6 +177,12 @@ class World {
       c.returned += device.way == Way::kReturned;
       c.stuck += device.way == Way::kStuck;
     }
+    if (plan_.limits.down.any()) {
+      std::int64_t& all = progress_.returning ? c.to_return : c.waiting_online;
+      const auto free = static_cast<std::int64_t>(free_to_begin().size());
+      (progress_.returning ? c.return_held : c.waiting_held) = all - free;
+      all = free;
+    }
     for (std::size_t i = 0; i < plan_.gates.size(); ++i) {
       const Gate& gate = plan_.gates[i];
       seen.gates.push_back(gate.is_elsewhere()
@@ -174,6 +190,61 @@ class World {
                                : look(gate, c, progress_.forgiven, gates_[i], now_));
     }
     return seen;
+  }
+
+  // --- The limit of devices that are down, as the scheduler's statements keep to it
+  bool is_down(const Device& device) const {
+    if (device.part == Part::kSuperseded) return false;
+    const std::int64_t away = now_ - device.went_ms;
+    return (device.is_at_work() && (device.online || away < plan_.offline_patience.count())) ||
+           (!patience_is_over(plan_, progress_, now_) && (!device.online || device.unhealthy));
+  }
+  std::vector<std::int64_t> down_by_site() const {
+    std::vector<std::int64_t> down(kSites, 0);
+    for (const Device& device : devices_) down[device.site] += is_down(device);
+    return down;
+  }
+  bool may_begin(std::size_t i) const {
+    const Device& device = devices_[i];
+    if (progress_.returning) return device.reached() && device.way == Way::kNone;
+    return device.part == Part::kWaiting && !device.closed &&
+           (device.online || !plan_.only_online()) &&
+           static_cast<std::int64_t>(i) < ends_.at(static_cast<std::size_t>(progress_.stage));
+  }
+  // On the way back only those that are there and well wait for others.
+  bool goes_at_once(const Device& device) const {
+    return progress_.returning &&
+           (device.part != Part::kConfirmed || !device.online || device.unhealthy);
+  }
+  // Those that may begin, or be taken back, in their order.
+  std::vector<Device*> free_to_begin() {
+    const std::int64_t limit = plan_.limits.down.any() ? plan_.limits.down.count : INT64_MAX;
+    std::vector<std::int64_t> down = down_by_site();
+    for (std::size_t i = 0; i < devices_.size(); ++i)
+      down[devices_[i].site] += may_begin(i) && goes_at_once(devices_[i]) && !is_down(devices_[i]);
+    std::vector<Device*> out;
+    for (std::size_t i = 0; i < devices_.size(); ++i) {
+      Device& device = devices_[i];
+      if (may_begin(i) && (goes_at_once(device) || ++down[device.site] <= limit))
+        out.push_back(&device);
+    }
+    return out;
+  }
+  // `begin` for `count` of them. Of a site that it took somebody of who was up, no more are down
+  // then than may be.
+  template <class Begin>
+  void begin_with(std::int64_t count, Begin begin) {
+    std::set<std::size_t> sites;
+    for (Device* device : free_to_begin()) {
+      if (count-- == 0) break;
+      if (!goes_at_once(*device)) sites.insert(device->site);
+      begin(*device);
+    }
+    EXPECT_LE(count, 0) << "more than there are";
+    if (!plan_.limits.down.any()) return;
+    const std::vector<std::int64_t> down = down_by_site();
+    for (const std::size_t site : sites)
+      EXPECT_LE(down[site], plan_.limits.down.count) << "site " << site;
   }
 
   // What the scheduler does in one transaction. A kill before its end changes nothing.
@@ -184,27 +255,21 @@ class World {
     if (random_() % 20 == 0) return;
     if (decision.step == Step::kLetGo) let_go(decision.count, seen);
     if (decision.step == Step::kRetry) retry(decision.count);
-    if (decision.step == Step::kReturn) take_back(decision.count, seen);
+    if (decision.step == Step::kReturn) take_back(decision.count);
     gates_ = seen.gates;
     progress_ = carry_out(progress_, decision, seen);
     if (decision.step == Step::kEnd && decision.end == RolloutState::kCompleted)
-      EXPECT_EQ(seen.counts.updating, 0);
+      EXPECT_EQ(seen.counts.updating + seen.counts.waiting_held, 0);
     if (!has_ended(progress_.state)) EXPECT_FALSE(progress_.why.empty());
   }
 
   void let_go(std::int64_t count, const RolloutSeen& seen) {
-    const std::int64_t end = ends_.at(static_cast<std::size_t>(progress_.stage));
     EXPECT_FALSE(progress_.returning);
-    for (std::int64_t i = 0; i < end && count > 0; ++i) {
-      Device& device = devices_[static_cast<std::size_t>(i)];
-      if (device.part != Part::kWaiting || device.closed || (plan_.only_online() && !device.online))
-        continue;
+    begin_with(count, [this](Device& device) {
       device.part = Part::kUpdating;
       device.began_ms = now_;
       ++device.given;
-      --count;
-    }
-    EXPECT_EQ(count, 0) << "more than there are in the stage";
+    });
     std::int64_t updating = 0;
     for (const Device& device : devices_)
       updating += device.part == Part::kUpdating && device.online;
@@ -231,15 +296,9 @@ class World {
     ++device.tries;
   }
 
-  void take_back(std::int64_t count, const RolloutSeen&) {
+  void take_back(std::int64_t count) {
     EXPECT_TRUE(progress_.returning);
-    for (Device& device : devices_) {
-      if (count == 0) break;
-      if (!device.reached() || device.way != Way::kNone) continue;
-      device.way = Way::kReturning;
-      --count;
-    }
-    EXPECT_EQ(count, 0);
+    begin_with(count, [](Device& device) { device.way = Way::kReturning; });
   }
 
   void operate() { give(static_cast<Order>(random_() % 9)); }

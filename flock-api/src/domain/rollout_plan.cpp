@@ -181,6 +181,9 @@ std::vector<PlanFault> faults_of(const RolloutPlan& plan) {
   check_retries(plan.retries, faults);
   if (plan.limits.updating < 0) faults.push_back({"/max_updating", "must be at least 1"});
   if (plan.limits.per_minute < 0) faults.push_back({"/max_per_minute", "must be at least 1"});
+  if (plan.limits.down.count < 0) faults.push_back({"/max_down_per/count", "must be at least 1"});
+  if (plan.limits.down.any() && plan.limits.down.label.empty())
+    faults.push_back({"/max_down_per/label", "say the values of which label"});
   if (!is_ratio(plan.max_failed_ratio))
     faults.push_back({"/max_failed_ratio", "must be between 0 and 1"});
   if (plan.offline_patience < Duration(0) || plan.offline_patience > kLongestSoak)

@@ -81,11 +81,20 @@ struct Gate {
 // A gate that says how far a stage is, rather than how well it goes, is judged at its end only.
 bool is_judged_at_the_end(const Gate& gate);
 
+// Of the devices with the same value of a label, and of those without it, so many at most are down
+// at the same time: at work, away, or reached and not well.
+struct DownLimit {
+  std::string label;
+  std::int64_t count = 0;  // 0: no limit
+  bool any() const noexcept { return count > 0; }
+};
+
 // 0: no limit.
 struct Limits {
   std::int64_t updating = 0;    // devices at the same time
   std::int64_t per_minute = 0;  // devices that begin
-  bool any() const noexcept { return updating > 0 || per_minute > 0; }
+  DownLimit down;
+  bool any() const noexcept { return updating > 0 || per_minute > 0 || down.any(); }
 };
 
 // A device that failed is given the release again, so many times, each so long after it failed.

@@ -5,6 +5,8 @@
 #include <boost/json/array.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/value_to.hpp>
+#include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "stores/postgres/selection_statements.h"
@@ -57,24 +59,38 @@ Error nobody(const Claim& claim, std::int64_t conflicting) {
                 : "flock devices ls --filter shows whom a filter means");
 }
 
+// Where a deployment names labels, and which.
+std::vector<std::pair<const char*, std::string>> labels_of(const Filter& filter,
+                                                           const RolloutPlan& plan) {
+  std::vector<std::pair<const char*, std::string>> out;
+  for (const std::string& key : keys_of(filter, "labels")) out.emplace_back("/target/filter", key);
+  if (!plan.spread_over.empty()) out.emplace_back("/strategy/spread_over", plan.spread_over);
+  if (plan.limits.down.any())
+    out.emplace_back("/strategy/max_down_per/label", plan.limits.down.label);
+  return out;
+}
+
 }  // namespace
 
 Task<void> check_keys(postgres::Transaction& tx, std::string org, Filter filter,
-                      std::string spread_over) {
+                      const RolloutPlan& plan) {
   std::vector<Problem> problems;
-  std::vector<std::string> labels = keys_of(filter, "labels");
-  if (!spread_over.empty()) labels.push_back(spread_over);
-  const auto missing = co_await tx.query(sql::kUnknownLabels, Params().text(org).texts(labels));
+  const auto places = labels_of(filter, plan);
+  std::set<std::string> named;
+  for (const auto& [place, key] : places) named.insert(key);
+  const auto missing = co_await tx.query(sql::kUnknownLabels,
+                                         Params().text(org).texts({named.begin(), named.end()}));
   std::vector<std::string> known;
   if (!missing.empty()) {
     const auto rows = co_await tx.query(sql::kKnownLabels, Params().text(org));
     for (const Row& row : rows.rows) known.push_back(row.text("key"));
   }
   for (const Row& row : missing.rows) {
-    const std::string key = row.text("key");
-    problems.push_back({key == spread_over ? "/strategy/spread_over" : "/target/filter",
-                        "unknown_label",
-                        "no device has the label " + key + suggest_keys(known, key)});
+    const std::string missed = row.text("key");
+    for (const auto& [place, key] : places)
+      if (key == missed)
+        problems.push_back(
+            {place, "unknown_label", "no device has the label " + key + suggest_keys(known, key)});
   }
   const auto attributes = co_await tx.query(
       sql::kUnknownAttributes, Params().text(org).texts(keys_of(filter, "attributes")));

@@ -6,14 +6,15 @@
 #include <string>
 #include <vector>
 
+#include "domain/rollout_plan.h"
 #include "services/rollout_selection.h"
 
 namespace flock::services {
 
-// Throws Error{kUnprocessable} with each label and attribute that the filter or `spread_over` names
-// and no device has: one that was misspelt would mean nobody, or everybody.
+// Throws Error{kUnprocessable} with each label and attribute that the filter or the plan names and
+// no device has: one that was misspelt would mean nobody, or everybody.
 Task<void> check_keys(postgres::Transaction& tx, std::string org, domain::Filter filter,
-                      std::string spread_over);
+                      const domain::RolloutPlan& plan);
 
 // Another open rollout that has some of the devices.
 struct Conflict {

@@ -105,17 +105,6 @@ Task<void> write_down(postgres::Transaction& tx, const LockedRollout& rollout,
                                               .boolean(is_news));
 }
 
-// `count` devices of the open stage and those before it.
-Task<void> let_go(postgres::Transaction& tx, const LockedRollout& rollout, const RolloutSeen& seen,
-                  std::int64_t count, bool only_online) {
-  Params params;
-  params.text(rollout.org).text(rollout.id).integer(rollout.progress.stage).integer(count);
-  if (rollout.plan.windows.empty())
-    co_await tx.query(sql::kRolloutLetGo, std::move(params.boolean(only_online)));
-  else
-    co_await tx.query(sql::kRolloutLetGoIn, std::move(params.texts(seen.open_zones)));
-}
-
 // What a step does beside the rollout's own row.
 Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const RolloutSeen& seen,
                const Decision& decision) {
@@ -128,7 +117,7 @@ Task<void> act(postgres::Transaction& tx, const LockedRollout& rollout, const Ro
       co_await retry_due(tx, rollout);
       break;
     case Step::kReturn:
-      co_await tx.query(sql::kRolloutReturn, params().integer(decision.count));
+      co_await take_back(tx, rollout, seen, decision.count);
       break;
     case Step::kRollBack:
       co_await tx.query(sql::kRolloutSkip, params());
@@ -218,11 +207,12 @@ Task<RolloutSeen> look_at(postgres::Transaction& tx, const LockedRollout& rollou
     if (!failure.empty())
       seen.first_failure = failure.rows.front().optional_text("reason").value_or("");
   }
+  if (!back) co_await look_at_windows(tx, rollout, seen);
+  co_await look_at_down_limit(tx, rollout, seen);
   if (back) {
     seen.gates = rollout.gates;  // as they were when it turned back
     co_return seen;
   }
-  co_await look_at_windows(tx, rollout, seen);
   co_await look_at_retries(tx, rollout, seen);
   const std::vector<Check> checks = co_await checks_of(tx, rollout);
   for (std::size_t i = 0; i < rollout.plan.gates.size(); ++i) {

@@ -65,6 +65,17 @@ bj::object window_json(const MaintenanceWindow& window) {
   return out;
 }
 
+DownLimit read_down_limit(json::Reader& in) {
+  const bj::value* given = in.optional_value("max_down_per");
+  if (given == nullptr) return {};
+  json::Reader inner(*given, in.pointer("max_down_per"), in);
+  DownLimit limit;
+  limit.label = inner.string("label", {.min = 1, .max = 63});
+  limit.count = inner.integer("count", {1, kMost});
+  inner.finish();
+  return limit;
+}
+
 // `read` for every element of an array of objects.
 template <typename Read>
 void each(json::Reader& in, const char* key, std::size_t most, Read read) {
@@ -143,6 +154,7 @@ RolloutPlan read_plan(json::Reader& in) {
        [&](json::Reader& inner) { plan.gates.push_back(read_gate(inner)); });
   plan.limits.updating = in.optional_integer("max_updating", {1, kMost}).value_or(0);
   plan.limits.per_minute = in.optional_integer("max_per_minute", {1, kMost}).value_or(0);
+  plan.limits.down = read_down_limit(in);
   each(in, "windows", kMaxWindows,
        [&](json::Reader& inner) { plan.windows.push_back(read_window(inner)); });
   plan.retries.times = in.optional_integer("retries", {0, kMaxRetries}).value_or(0);
@@ -182,6 +194,8 @@ bj::object plan_json(const RolloutPlan& plan) {
   }
   if (plan.limits.updating > 0) out["max_updating"] = plan.limits.updating;
   if (plan.limits.per_minute > 0) out["max_per_minute"] = plan.limits.per_minute;
+  if (const DownLimit& down = plan.limits.down; down.any())
+    out["max_down_per"] = bj::object{{"label", down.label}, {"count", down.count}};
   if (!plan.windows.empty()) {
     bj::array windows;
     for (const MaintenanceWindow& window : plan.windows) windows.push_back(window_json(window));
@@ -258,8 +272,9 @@ bj::object counts_json(const StageCounts& c) {
           {"unhealthy", c.unhealthy},
           {"restarting", c.restarting},
           {"waiting_for_window", c.waiting_closed},
+          {"waiting_for_others", c.waiting_held},
           {"retry_later", c.retry_later},
-          {"to_return", c.to_return},
+          {"to_return", c.to_return + c.return_held},
           {"returning", c.returning + c.returning_offline},
           {"returned", c.returned},
           {"stuck", c.stuck}};

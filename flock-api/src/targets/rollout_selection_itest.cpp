@@ -251,6 +251,14 @@ TEST_F(RolloutSelection, StagesTakeTheirShareOfEachValueOfALabel) {
             {"release_id", "1"}, {"target", {{"fleet_id", "edge"}}}, {"strategy", strategy}});
     EXPECT_EQ(f.api.last.status, 422) << f.api.last.body;
     EXPECT_NE(f.api.last.body.find("/strategy/spread_over"), std::string::npos);
+    strategy["spread_over"] = "site";
+    strategy["max_down_per"] = bj::object{{"label", "sites"}, {"count", 1}};
+    co_await f.api.call(
+        "POST", "/v1/deployments",
+        bj::object{
+            {"release_id", "1"}, {"target", {{"fleet_id", "edge"}}}, {"strategy", strategy}});
+    EXPECT_EQ(f.api.last.status, 422) << f.api.last.body;
+    EXPECT_NE(f.api.last.body.find("/strategy/max_down_per/label"), std::string::npos);
   });
 }
 

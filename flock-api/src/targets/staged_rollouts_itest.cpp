@@ -303,6 +303,9 @@ TEST_F(StagedRollouts, AStrategyThatMakesNoSenseIsRefused) {
         {R"({"kind":"immediate","windows":[{"from":"02:00","to":"04:00","time_zone":"Oslo"}]})",
          "/strategy/windows/0/time_zone"},
         {R"({"kind":"immediate","retries":11})", "/strategy/retries"},
+        {R"({"kind":"immediate","max_down_per":{"label":"site"}})", "/strategy/max_down_per/count"},
+        {R"({"kind":"immediate","max_down_per":{"label":"","count":1}})",
+         "/strategy/max_down_per/label"},
         {R"({"kind":"immediate","colour":"red"})", "/strategy/colour"},
     };
     for (const auto& [strategy, pointer] : cases) {

@@ -181,14 +181,77 @@ inline constexpr const char* kRolloutLetGoIn =
     "AND w.stage <= $3::integer AND " FLOCK_TIME_ZONE
     " = ANY($5::text[]) ORDER BY w.stage, w.place LIMIT $4::bigint) chosen WHERE x.org_id = $1 AND "
     "x.rollout_id = $2 AND x.device_id = chosen.device_id AND x.state = 'WAITING'";
+// Whether a device counts under a limit of devices that are down: at work, and $5 says that those
+// that are away or not well are waited for, these too. When they are not, of those at work that are
+// away only whoever went within $6 ms counts: it may be about to reboot. Who is gone for good does
+// not count.
+#define FLOCK_DOWN                                                                               \
+  "d.revoked_at IS NULL AND d.removed_at IS NULL AND coalesce($5::boolean AND (NOT x.online OR " \
+  "x.unhealthy OR x.restarting) OR x.state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', "          \
+  "'STARTING', 'SOAKING', 'ROLLING_BACK') AND (x.online OR d.turned_at > now() - $6::bigint * "  \
+  "interval '1 millisecond'), false)"
+// Of `parts`, `candidates` are to begin, and `at_once` those of them that would not go down by it;
+// the others as far as no more than $4 with the same value of the label $3 are down then: they are
+// `free`. Every other part that may be down must be in `parts`. Devices are looked at one by one,
+// by the OFFSET, for those parts only: left to the planner, all of the organization's would be.
+#define FLOCK_BY_LABEL(parts, candidates, at_once)                                                \
+  "(SELECT device_id, stage, place, online, down, candidate, candidate AND (immediate OR "        \
+  "count(*) FILTER (WHERE down OR immediate) OVER (PARTITION BY value) + row_number() OVER "      \
+  "(PARTITION BY value, candidate AND NOT immediate ORDER BY stage, place) <= $4::bigint) AS "    \
+  "free FROM (SELECT p.*, p.candidate AND (" at_once                                              \
+  ") AS immediate FROM (SELECT x.*, "                                                             \
+  "coalesce(d.labels ->> $3::text, '') AS value, " candidates " AS candidate, " FLOCK_DOWN        \
+  " AS down FROM rollout_devices x CROSS JOIN LATERAL (SELECT d.labels, d.attributes, "           \
+  "d.hardware, d.revoked_at, d.removed_at, d.turned_at FROM devices d WHERE d.org_id = x.org_id " \
+  "AND d.id = x.device_id OFFSET 0) d WHERE x.org_id = $1 AND x.rollout_id = $2 AND " parts       \
+  ") p WHERE p.candidate OR p.down) q) r"
+// $7: the open stage; $8: the time zones whose windows are open, NULL without windows.
+#define FLOCK_WAITING_BY_LABEL                                                       \
+  FLOCK_BY_LABEL(                                                                    \
+      "x.state NOT IN ('SUPERSEDED', 'SKIPPED') AND (x.state <> 'CONFIRMED' OR NOT " \
+      "x.online OR x.unhealthy OR x.restarting)",                                    \
+      "x.state = 'WAITING' AND x.online AND x.stage <= $7::integer AND "             \
+      "($8::text[] IS NULL OR " FLOCK_TIME_ZONE " = ANY($8::text[]))",               \
+      "false")
+inline constexpr const char* kWaitingByLabel =
+    "SELECT count(*) FILTER (WHERE free) AS free, count(*) FILTER (WHERE NOT free) AS held "
+    "FROM " FLOCK_WAITING_BY_LABEL " WHERE candidate";
+// $9 of those that may begin do.
+inline constexpr const char* kRolloutLetGoByLabel =
+    "UPDATE rollout_devices x SET state = 'PENDING', began_at = now(), updated_at = now() FROM "
+    "(SELECT device_id FROM " FLOCK_WAITING_BY_LABEL
+    " WHERE free ORDER BY stage, place LIMIT $9::bigint) chosen WHERE x.org_id = $1 AND "
+    "x.rollout_id = $2 AND x.device_id = chosen.device_id AND x.state = 'WAITING'";
+#undef FLOCK_WAITING_BY_LABEL
+// What makes a device that is taken back begin it.
+#define FLOCK_RETURN_SET                                                                      \
+  "UPDATE rollout_devices x SET state = 'ROLLING_BACK', desired_version = 0, failure = CASE " \
+  "WHEN x.state = 'FAILED' THEN x.reason ELSE x.failure END, updated_at = now() FROM "
+#define FLOCK_TO_RETURN(part)                                           \
+  part ".wanted AND " part                                              \
+       ".state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', 'STARTING', " \
+       "'SOAKING', 'CONFIRMED', 'FAILED')"
+// On the way back only those that are there and well wait for others.
+#define FLOCK_RETURN_BY_LABEL                                                      \
+  FLOCK_BY_LABEL("x.state NOT IN ('SUPERSEDED', 'SKIPPED')", FLOCK_TO_RETURN("x"), \
+                 "p.state <> 'CONFIRMED' OR NOT p.online OR p.unhealthy OR p.restarting")
+inline constexpr const char* kReturnByLabel =
+    "SELECT count(*) FILTER (WHERE free) AS free, count(*) FILTER (WHERE NOT free) AS held "
+    "FROM " FLOCK_RETURN_BY_LABEL " WHERE candidate";
+inline constexpr const char* kRolloutReturnByLabel = FLOCK_RETURN_SET
+    "(SELECT device_id FROM " FLOCK_RETURN_BY_LABEL
+    " WHERE free ORDER BY online DESC, down DESC, place LIMIT $7::bigint) chosen WHERE x.org_id = "
+    "$1 AND x.rollout_id = $2 AND x.device_id = chosen.device_id";
+#undef FLOCK_RETURN_BY_LABEL
+#undef FLOCK_BY_LABEL
+#undef FLOCK_DOWN
 // Devices that still are to run the release of the rollout get their way back.
-inline constexpr const char* kRolloutReturn =
-    "UPDATE rollout_devices x SET state = 'ROLLING_BACK', desired_version = 0, failure = CASE WHEN "
-    "x.state = 'FAILED' THEN x.reason ELSE x.failure END, updated_at = now() FROM (SELECT "
-    "w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND w.rollout_id = $2 AND "
-    "w.wanted AND w.state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', 'STARTING', 'SOAKING', "
-    "'CONFIRMED', 'FAILED') ORDER BY w.online DESC, w.place LIMIT $3::bigint) chosen WHERE "
+inline constexpr const char* kRolloutReturn = FLOCK_RETURN_SET
+    "(SELECT w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND w.rollout_id = $2 AND "
+    FLOCK_TO_RETURN("w") " ORDER BY w.online DESC, w.place LIMIT $3::bigint) chosen WHERE "
     "x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = chosen.device_id";
+#undef FLOCK_TO_RETURN
+#undef FLOCK_RETURN_SET
 // What did not begin never will. What waited for another try has the release still.
 inline constexpr const char* kRolloutSkip =
     "UPDATE rollout_devices SET state = CASE WHEN wanted THEN 'FAILED' ELSE 'SKIPPED' END, reason "

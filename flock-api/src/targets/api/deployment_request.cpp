@@ -182,8 +182,7 @@ Task<ResolvedDeployment> resolve(postgres::Transaction& tx, const Call& call,
         .hint("name one of them in the target");
   }
   if (selector.devices) co_await check_devices(tx, org, selector);
-  if (!request.allow_empty)
-    co_await services::check_keys(tx, org, selector.filter, request.plan.spread_over);
+  if (!request.allow_empty) co_await services::check_keys(tx, org, selector.filter, request.plan);
   co_return ResolvedDeployment{release, std::move(claim)};
 }
 
