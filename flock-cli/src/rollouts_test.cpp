@@ -68,9 +68,9 @@ TEST_F(Cli, DeploysInStages) {
                         {"retries", 2},
                         {"retry_after", "1m"}}));
   EXPECT_EQ(flock({"deploy", "demo", "--release", "2", "--window", "night"}).code, 2);
-  const bj::object whole =
-      strategy({"--stages", "1,25%", "--stage-soak", "10m", "--gate", "confirmed>=95%", "--gate",
-                "failed<=0.1@20", "--max-updating", "5", "--on-failure", "rollback"});
+  const bj::object whole = strategy({"--stages", "1,25%", "--stage-soak", "10m", "--gate",
+                                     "confirmed>=95%", "--gate", "failed<=0.1@20", "--max-updating",
+                                     "5", "--max-down-per", "site=1", "--on-failure", "rollback"});
   EXPECT_EQ(
       whole,
       (bj::object{
@@ -80,6 +80,7 @@ TEST_F(Cli, DeploysInStages) {
           {"gates", bj::array{bj::object{{"signal", "confirmed"}, {"at_least", 0.95}},
                               bj::object{{"signal", "failed"}, {"at_most", 0.1}, {"sample", 20}}}},
           {"max_updating", 5},
+          {"max_down_per", {{"label", "site"}, {"count", 1}}},
           {"on_failure", "ROLL_BACK"}}));
   EXPECT_EQ(strategy({"--stages", "1", "--by-hand"}).at("kind"), "manual");
   const std::string file = dir.write(
@@ -104,6 +105,8 @@ TEST_F(Cli, DeploysInStages) {
   for (const std::vector<std::string>& bad :
        std::vector<std::vector<std::string>>{{"--stages", "some"},
                                              {"--stages", "5%,x"},
+                                             {"--max-down-per", "site"},
+                                             {"--max-down-per", "site=0"},
                                              {"--gate", "failed"},
                                              {"--gate", "failed<=x"},
                                              {"--gate", "p95(load_1m)<=x"},

@@ -119,6 +119,15 @@ bj::object window_of(const std::string& text) {
   return window;
 }
 
+// "site=1"
+bj::object down_limit_of(const std::string& text) {
+  const std::size_t equals = text.rfind('=');
+  if (equals == std::string::npos || equals == 0)
+    throw bad_flag("max-down-per", text, "say a label and how many: site=1");
+  return {{"label", text.substr(0, equals)},
+          {"count", number("max-down-per", text.substr(equals + 1), 1)}};
+}
+
 // Gates as the API takes them: one, or a list. Secrets stand there and in no argument.
 void read_gates(const std::string& path, bj::array& gates) {
   const bj::value given = json::parse(read_input(path));
@@ -153,6 +162,8 @@ bj::object strategy(const Arguments& arguments) {
   for (const auto& [flag, key] :
        {std::pair{"max-updating", "max_updating"}, std::pair{"max-per-minute", "max_per_minute"}})
     if (arguments.has(flag)) out[key] = number(flag, arguments.value(flag), 1);
+  if (arguments.has("max-down-per"))
+    out["max_down_per"] = down_limit_of(arguments.value("max-down-per"));
   if (arguments.has("on-failure")) {
     std::string policy = arguments.value("on-failure");
     if (policy != "stop" && policy != "pause" && policy != "rollback")
@@ -329,6 +340,8 @@ Command deploy_command() {
                          {"max-failed", "SHARE", "above it the rollout has failed"},
                          {"max-updating", "N", "devices at the same time"},
                          {"max-per-minute", "N", "devices that begin"},
+                         {"max-down-per", "LABEL=N",
+                          "devices with the same value of it that are down at the same time"},
                          {"on-failure", "WHAT", "stop (default), pause or rollback"},
                          {"window", "WHEN",
                           "devices begin in it only: \"SAT,SUN 22:00-04:00 Europe/Oslo\"; without "
