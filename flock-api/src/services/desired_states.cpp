@@ -25,6 +25,7 @@ using postgres::Row;
 using postgres::Scope;
 
 constexpr int kStalePages = 5;
+constexpr std::int64_t kBegunAtOnce = 500;
 
 // With its secret open. Throws Error{kCorrupt} that names it when that cannot be.
 domain::Variable open_variable(const crypto::SealingKeys& keys, const std::string& org,
@@ -156,16 +157,19 @@ std::optional<device::v1::DesiredState> made_anew(const crypto::SealingKeys& key
 
 }  // namespace
 
-Task<void> DesiredStates::make_begun() {
-  const auto devices = co_await term_.query(Scope::system(), sql::kRolloutToMake);
+Task<bool> DesiredStates::make_begun() {
+  const auto devices =
+      co_await term_.query(Scope::system(), sql::kRolloutToMake, Params().integer(kBegunAtOnce));
+  std::int64_t handled = 0;
   std::map<std::pair<std::string, std::string>, std::vector<std::string>> begun;
   for (const Row& row : devices.rows)
     begun[{row.text("org_id"), row.text("rollout_id")}].push_back(row.text("device_id"));
   for (const auto& [where, ids] : begun) {
     const auto& [org, rollout] = where;
-    co_await isolated("devices of a rollout", rollout, begin(org, rollout, ids));
+    co_await isolated("devices of a rollout", rollout, begin(org, rollout, ids, handled));
     co_await announce_rollout(bus_, org, rollout);
   }
+  co_return handled > 0 && std::ssize(devices.rows) == kBegunAtOnce;
 }
 
 // What some devices of a rollout are to run, and why others cannot, by columns.
@@ -175,12 +179,14 @@ struct DesiredStates::Made {
 };
 
 Task<void> DesiredStates::begin(std::string org, std::string rollout,
-                                std::vector<std::string> devices) {
+                                std::vector<std::string> devices, std::int64_t& handled) {
+  std::int64_t now = 0;
   const auto work = [&](postgres::Transaction& tx) -> Task<void> {
     const auto locked =
         co_await tx.query(sql::kRolloutMakeLock, Params().text(org).text(rollout).texts(devices));
     if (locked.empty()) co_return;
     const Made made = co_await make(tx, locked, org, rollout);
+    now = std::ssize(made.devices) + std::ssize(made.failed);
     if (!made.failed.empty())
       co_await tx.query(sql::kRolloutDevicesFailed,
                         Params().text(org).text(rollout).texts(made.failed).texts(made.reasons));
@@ -195,6 +201,7 @@ Task<void> DesiredStates::begin(std::string org, std::string rollout,
                       of_devices().texts(made.versions).texts(made.releases).texts(made.desired));
   };
   co_await term_.transaction(Scope::system(), work);
+  handled += now;
 }
 
 // One whose secrets cannot be opened is left for the next round, and is not in the others' way.

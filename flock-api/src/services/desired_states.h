@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -21,14 +22,17 @@ class DesiredStates {
       : term_(term), bus_(bus), keys_(keys) {}
 
   // For devices whose turn in a rollout has come, or that go back to what they were to run before.
-  // One whose platform the release lacks has failed and keeps what it has.
-  Task<void> make_begun();
+  // One whose platform the release lacks has failed and keeps what it has. True when more of them
+  // may be waiting.
+  Task<bool> make_begun();
   // For devices whose variables changed.
   Task<void> rebuild_stale();
 
  private:
   struct Made;
-  Task<void> begin(std::string org, std::string rollout, std::vector<std::string> devices);
+  // Adds how many of them have or cannot have it now.
+  Task<void> begin(std::string org, std::string rollout, std::vector<std::string> devices,
+                   std::int64_t& handled);
   Task<Made> make(postgres::Transaction& tx, const postgres::Rows& locked, const std::string& org,
                   const std::string& rollout);
   Task<void> rebuild(std::string org, std::string device);

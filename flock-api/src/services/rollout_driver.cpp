@@ -30,6 +30,7 @@ constexpr Duration kRepublishEvery{10'000};
 // Desired states on their way to the broker: so many that its answers are not waited for one by
 // one, so few that what is published meanwhile does not wait for them.
 constexpr std::size_t kPublishedAtOnce = 64;
+constexpr std::int64_t kPublishedInARound = 500;
 constexpr int kRereadPages = 10;
 constexpr const char* kFirst = "00000000-0000-0000-0000-000000000000";
 
@@ -86,8 +87,9 @@ Task<void> RolloutDriver::clear_removed() {
   }
 }
 
-Task<void> RolloutDriver::publish_desired() {
-  const auto devices = co_await db_.query(Scope::system(), sql::kUnpublished);
+Task<bool> RolloutDriver::publish_desired() {
+  const auto devices =
+      co_await db_.query(Scope::system(), sql::kUnpublished, Params().integer(kPublishedInARound));
   std::vector<const Row*> published;
   std::exception_ptr failure;
   try {
@@ -99,6 +101,7 @@ Task<void> RolloutDriver::publish_desired() {
   }
   co_await note_published(published);
   if (failure) std::rethrow_exception(failure);
+  co_return !published.empty() && std::ssize(devices.rows) == kPublishedInARound;
 }
 
 // False when there is no broker, which must not keep the rounds from going on: the next one tries

@@ -31,8 +31,9 @@ class RolloutDriver {
                 const crypto::SealingKeys& keys)
       : db_(db), live_(live), bus_(bus), keys_(keys) {}
 
-  Task<void> publish_desired();  // what the broker does not hold yet, retained
-  Task<void> clear_removed();    // takes the desired state of removed devices from the broker
+  // What the broker does not hold yet, retained. True when more of it may be waiting.
+  Task<bool> publish_desired();
+  Task<void> clear_removed();  // takes the desired state of removed devices from the broker
   // Of each device one. True when they changed something that the next round must look at.
   Task<bool> apply(std::vector<DeviceReport> reports);
   // Heals messages that were missed: each time a part of the devices that are under way.

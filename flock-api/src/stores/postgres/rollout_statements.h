@@ -152,16 +152,21 @@ inline constexpr const char* kDeviceTurns =
 inline constexpr const char* kRolloutHearsAgain =
     "INSERT INTO device_turns(org_id, device_id) SELECT org_id, device_id FROM rollout_devices "
     "WHERE org_id = $1 AND rollout_id = $2 AND state = 'WAITING' AND NOT wanted";
+// Of the rollout's parts those that a query chooses by their places in the table. By the planner's
+// statistics a rollout that was just made has no parts, and a join would try each with each.
+#define FLOCK_CHOSEN_PARTS(places) \
+  "x.ctid = ANY(ARRAY(" places ")) AND x.org_id = $1 AND x.rollout_id = $2"
+#define FLOCK_LET_GO                                                                            \
+  "UPDATE rollout_devices x SET state = 'PENDING', began_at = now(), updated_at = now() WHERE " \
+  "x.state = 'WAITING' AND "
 // $4 of the devices that wait begin; with $5 only those that are online. Those that are go first.
-inline constexpr const char* kRolloutLetGo =
-    "UPDATE rollout_devices x SET state = 'PENDING', began_at = now(), updated_at = now() FROM "
-    "((SELECT w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND w.rollout_id = $2 AND "
-    "w.state = 'WAITING' AND w.online AND w.stage <= $3::integer ORDER BY w.stage, w.place LIMIT "
-    "$4::bigint) UNION ALL (SELECT w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND "
-    "w.rollout_id = $2 AND w.state = 'WAITING' AND NOT w.online AND NOT $5::boolean AND w.stage <= "
-    "$3::integer ORDER BY w.stage, w.place LIMIT $4::bigint) LIMIT $4::bigint) chosen WHERE "
-    "x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = chosen.device_id AND x.state = "
-    "'WAITING'";
+inline constexpr const char* kRolloutLetGo = FLOCK_LET_GO FLOCK_CHOSEN_PARTS(
+    "SELECT place FROM ((SELECT w.ctid AS place FROM rollout_devices w WHERE w.org_id = $1 AND "
+    "w.rollout_id = $2 AND w.state = 'WAITING' AND w.online AND w.stage <= $3::integer ORDER BY "
+    "w.stage, w.place LIMIT $4::bigint) UNION ALL (SELECT w.ctid FROM rollout_devices w WHERE "
+    "w.org_id = $1 AND w.rollout_id = $2 AND w.state = 'WAITING' AND NOT w.online AND NOT "
+    "$5::boolean AND w.stage <= $3::integer ORDER BY w.stage, w.place LIMIT $4::bigint)) waiting "
+    "LIMIT $4::bigint");
 // The time zone of a device: what somebody said, or what it said of itself
 // (domain/maintenance_window.h).
 #define FLOCK_TIME_ZONE "coalesce(d.attributes ->> 'time_zone', d.hardware ->> 'time_zone', '')"
@@ -174,13 +179,11 @@ inline constexpr const char* kWaitingByZone =
     "'WAITING' AND x.stage <= $3::integer GROUP BY 1";
 // The same in maintenance windows: of the devices in the time zones $5, and only those that are
 // online.
-inline constexpr const char* kRolloutLetGoIn =
-    "UPDATE rollout_devices x SET state = 'PENDING', began_at = now(), updated_at = now() FROM "
-    "(SELECT w.device_id FROM rollout_devices w JOIN devices d ON d.org_id = w.org_id AND d.id = "
+inline constexpr const char* kRolloutLetGoIn = FLOCK_LET_GO FLOCK_CHOSEN_PARTS(
+    "SELECT w.ctid FROM rollout_devices w JOIN devices d ON d.org_id = w.org_id AND d.id = "
     "w.device_id WHERE w.org_id = $1 AND w.rollout_id = $2 AND w.state = 'WAITING' AND w.online "
     "AND w.stage <= $3::integer AND " FLOCK_TIME_ZONE
-    " = ANY($5::text[]) ORDER BY w.stage, w.place LIMIT $4::bigint) chosen WHERE x.org_id = $1 AND "
-    "x.rollout_id = $2 AND x.device_id = chosen.device_id AND x.state = 'WAITING'";
+    " = ANY($5::text[]) ORDER BY w.stage, w.place LIMIT $4::bigint");
 // Whether a device counts under a limit of devices that are down: at work, and $5 says that those
 // that are away or not well are waited for, these too. When they are not, of those at work that are
 // away only whoever went within $6 ms counts: it may be about to reboot. Who is gone for good does
@@ -195,11 +198,11 @@ inline constexpr const char* kRolloutLetGoIn =
 // `free`. Every other part that may be down must be in `parts`. Devices are looked at one by one,
 // by the OFFSET, for those parts only: left to the planner, all of the organization's would be.
 #define FLOCK_BY_LABEL(parts, candidates, at_once)                                                \
-  "(SELECT device_id, stage, place, online, down, candidate, candidate AND (immediate OR "        \
+  "(SELECT part, stage, place, online, down, candidate, candidate AND (immediate OR "             \
   "count(*) FILTER (WHERE down OR immediate) OVER (PARTITION BY value) + row_number() OVER "      \
   "(PARTITION BY value, candidate AND NOT immediate ORDER BY stage, place) <= $4::bigint) AS "    \
   "free FROM (SELECT p.*, p.candidate AND (" at_once                                              \
-  ") AS immediate FROM (SELECT x.*, "                                                             \
+  ") AS immediate FROM (SELECT x.*, x.ctid AS part, "                                             \
   "coalesce(d.labels ->> $3::text, '') AS value, " candidates " AS candidate, " FLOCK_DOWN        \
   " AS down FROM rollout_devices x CROSS JOIN LATERAL (SELECT d.labels, d.attributes, "           \
   "d.hardware, d.revoked_at, d.removed_at, d.turned_at FROM devices d WHERE d.org_id = x.org_id " \
@@ -218,15 +221,13 @@ inline constexpr const char* kWaitingByLabel =
     "FROM " FLOCK_WAITING_BY_LABEL " WHERE candidate";
 // $9 of those that may begin do.
 inline constexpr const char* kRolloutLetGoByLabel =
-    "UPDATE rollout_devices x SET state = 'PENDING', began_at = now(), updated_at = now() FROM "
-    "(SELECT device_id FROM " FLOCK_WAITING_BY_LABEL
-    " WHERE free ORDER BY stage, place LIMIT $9::bigint) chosen WHERE x.org_id = $1 AND "
-    "x.rollout_id = $2 AND x.device_id = chosen.device_id AND x.state = 'WAITING'";
+    FLOCK_LET_GO FLOCK_CHOSEN_PARTS("SELECT part FROM " FLOCK_WAITING_BY_LABEL
+                                    " WHERE free ORDER BY stage, place LIMIT $9::bigint");
 #undef FLOCK_WAITING_BY_LABEL
 // What makes a device that is taken back begin it.
 #define FLOCK_RETURN_SET                                                                      \
   "UPDATE rollout_devices x SET state = 'ROLLING_BACK', desired_version = 0, failure = CASE " \
-  "WHEN x.state = 'FAILED' THEN x.reason ELSE x.failure END, updated_at = now() FROM "
+  "WHEN x.state = 'FAILED' THEN x.reason ELSE x.failure END, updated_at = now() WHERE "
 #define FLOCK_TO_RETURN(part)                                           \
   part ".wanted AND " part                                              \
        ".state IN ('PENDING', 'DELIVERED', 'DOWNLOADING', 'STARTING', " \
@@ -238,20 +239,21 @@ inline constexpr const char* kRolloutLetGoByLabel =
 inline constexpr const char* kReturnByLabel =
     "SELECT count(*) FILTER (WHERE free) AS free, count(*) FILTER (WHERE NOT free) AS held "
     "FROM " FLOCK_RETURN_BY_LABEL " WHERE candidate";
-inline constexpr const char* kRolloutReturnByLabel = FLOCK_RETURN_SET
-    "(SELECT device_id FROM " FLOCK_RETURN_BY_LABEL
-    " WHERE free ORDER BY online DESC, down DESC, place LIMIT $7::bigint) chosen WHERE x.org_id = "
-    "$1 AND x.rollout_id = $2 AND x.device_id = chosen.device_id";
+inline constexpr const char* kRolloutReturnByLabel =
+    FLOCK_RETURN_SET FLOCK_CHOSEN_PARTS("SELECT part FROM " FLOCK_RETURN_BY_LABEL
+                                        " WHERE free ORDER BY online DESC, down DESC, place LIMIT "
+                                        "$7::bigint");
 #undef FLOCK_RETURN_BY_LABEL
 #undef FLOCK_BY_LABEL
 #undef FLOCK_DOWN
 // Devices that still are to run the release of the rollout get their way back.
-inline constexpr const char* kRolloutReturn = FLOCK_RETURN_SET
-    "(SELECT w.device_id FROM rollout_devices w WHERE w.org_id = $1 AND w.rollout_id = $2 AND "
-    FLOCK_TO_RETURN("w") " ORDER BY w.online DESC, w.place LIMIT $3::bigint) chosen WHERE "
-    "x.org_id = $1 AND x.rollout_id = $2 AND x.device_id = chosen.device_id";
+inline constexpr const char* kRolloutReturn = FLOCK_RETURN_SET FLOCK_CHOSEN_PARTS(
+    "SELECT w.ctid FROM rollout_devices w WHERE w.org_id = $1 AND w.rollout_id = $2 "
+    "AND " FLOCK_TO_RETURN("w") " ORDER BY w.online DESC, w.place LIMIT $3::bigint");
 #undef FLOCK_TO_RETURN
 #undef FLOCK_RETURN_SET
+#undef FLOCK_LET_GO
+#undef FLOCK_CHOSEN_PARTS
 // What did not begin never will. What waited for another try has the release still.
 inline constexpr const char* kRolloutSkip =
     "UPDATE rollout_devices SET state = CASE WHEN wanted THEN 'FAILED' ELSE 'SKIPPED' END, reason "
@@ -308,10 +310,10 @@ inline constexpr const char* kRolloutTimeouts =
     "millisecond', true)";
 
 // --- The part of one device
-// Those that have begun, or go back, and have no desired state for it yet.
+// $1 of those that have begun, or go back, and have no desired state for it yet.
 inline constexpr const char* kRolloutToMake =
     "SELECT x.org_id, x.rollout_id, x.device_id FROM rollout_devices x WHERE x.desired_version = 0 "
-    "AND x.state IN ('PENDING', 'ROLLING_BACK') ORDER BY x.began_at LIMIT 500";
+    "AND x.state IN ('PENDING', 'ROLLING_BACK') ORDER BY x.began_at LIMIT $1::bigint";
 // What a device ran before anything that it did not prove. `y` is its part in the rollout that gave
 // it what it is to run now.
 #define FLOCK_PROVEN_RELEASE                                                                  \
@@ -380,7 +382,8 @@ inline constexpr const char* kDevicesWant =
     "release, desired) WHERE d.org_id = $1 AND d.id = ANY($2::uuid[]) AND d.id = n.id";
 inline constexpr const char* kUnpublished =
     "SELECT id, org_id, desired_version, desired, desired_rollout_id FROM devices WHERE "
-    "published_version < desired_version AND revoked_at IS NULL AND desired IS NOT NULL LIMIT 500";
+    "published_version < desired_version AND revoked_at IS NULL AND desired IS NOT NULL LIMIT "
+    "$1::bigint";
 // Organizations, devices and versions.
 inline constexpr const char* kPublished =
     "UPDATE devices d SET published_version = greatest(d.published_version, n.version) FROM "

@@ -202,9 +202,9 @@ class SchedulerTarget final : public Target {
       co_await step("hearing of devices", engine.hear_of_devices());
       co_await step("advancing rollouts", engine.advance());
       co_await step("telling of rollouts", driver_.tell_turns());
-      co_await step("making desired states", desired.make_begun());
+      co_await step("making desired states", go_on_if(desired.make_begun()));
       co_await step("making desired states anew", desired.rebuild_stale());
-      co_await step("publishing desired state", driver_.publish_desired());
+      co_await step("publishing desired state", go_on_if(driver_.publish_desired()));
       co_await step("clearing desired states", driver_.clear_removed());
       if (reread.due()) {
         co_await step("rereading reports", driver_.reread_reports());
@@ -215,6 +215,11 @@ class SchedulerTarget final : public Target {
       co_await sleep_for(kBetweenRounds);
       co_await wake_.wait_for(kPoll);
     }
+  }
+
+  // There is more to do: the next round does not wait for news.
+  Task<void> go_on_if(Task<bool> more) {
+    if (co_await std::move(more)) wake_.set();
   }
 
   Task<void> count() {
