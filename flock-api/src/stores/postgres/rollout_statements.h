@@ -37,12 +37,16 @@ inline constexpr const char* kDeploymentExecuted =
 inline constexpr const char* kRolloutInsert =
     "INSERT INTO rollouts(id, org_id, deployment_id, release_id, fleet_id, state, stage_ends, "
     "progress) VALUES ($1, $2, $3, $4, $5::uuid, $6, $7::bigint[], $8::jsonb)";
-// What an older rollout has not begun on these devices, it shall not begin any more.
+// What an older rollout has not begun on these devices, it shall not begin any more. Looked for
+// device by device, by the OFFSET: by the planner's statistics a rollout that was just made has no
+// parts, and all that wait in the others would be tried for each.
 inline constexpr const char* kSupersedeWaiting =
     "UPDATE rollout_devices x SET state = 'SUPERSEDED', reason = 'a newer deployment took the "
-    "device', updated_at = now() FROM rollout_devices mine, rollouts r WHERE mine.org_id = $1 AND "
-    "mine.rollout_id = $2 AND x.org_id = $1 AND x.device_id = mine.device_id AND x.rollout_id <> "
-    "mine.rollout_id AND x.state = 'WAITING' AND r.id = x.rollout_id AND r.ended_at IS NULL";
+    "device', updated_at = now() WHERE x.ctid = ANY(ARRAY(SELECT w.part FROM rollout_devices mine "
+    "CROSS JOIN LATERAL (SELECT o.ctid AS part FROM rollout_devices o WHERE o.org_id = $1 AND "
+    "o.device_id = mine.device_id AND o.rollout_id <> $2 AND o.state = 'WAITING' AND (SELECT "
+    "r.ended_at IS NULL FROM rollouts r WHERE r.id = o.rollout_id) OFFSET 0) w WHERE mine.org_id = "
+    "$1 AND mine.rollout_id = $2)) AND x.org_id = $1 AND x.state = 'WAITING'";
 // From the last stage on: newcomers of the fleet get this release. What it was before is kept.
 inline constexpr const char* kFleetDeployment =
     "WITH before AS (SELECT deployment_id FROM fleets WHERE org_id = $1 AND id = $2 FOR NO KEY "
