@@ -149,7 +149,9 @@ Statement rollout_adopt(const Selection& selection, const std::string& rollout, 
   const std::string mine = builder.bind(rollout);
   const std::string devices = selected(builder, selection.selector, now);
   const std::string joining = not_held(builder, selection) + has_nothing_newer(mine);
-  // Those that are new to it first: few, however many it has.
+  // Those that are new to it first: few, however many it has. By the OFFSET each is looked for in
+  // the index: by the planner's statistics a rollout that was just made has no parts, and a join
+  // would try each device with each of them.
   return {
       "WITH fresh AS MATERIALIZED (SELECT d.org_id, d.id, d.online, d.desired_release_id, "
       "d.desired_rollout_id FROM devices d " +
@@ -157,7 +159,8 @@ Statement rollout_adopt(const Selection& selection, const std::string& rollout, 
           " AND NOT EXISTS (SELECT FROM rollout_devices e WHERE e.org_id = d.org_id AND "
           "e.rollout_id = " +
           mine +
-          "::uuid AND e.device_id = d.id)) INSERT INTO rollout_devices(org_id, rollout_id, "
+          "::uuid AND e.device_id = d.id OFFSET 0)) INSERT INTO rollout_devices(org_id, "
+          "rollout_id, "
           "device_id, state, online, place, stage) SELECT d.org_id, r.id, d.id, 'WAITING', "
           "d.online, 1000000000, "
           "r.stage FROM fresh d JOIN rollouts r ON r.org_id = d.org_id AND r.id = " +
