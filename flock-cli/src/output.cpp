@@ -261,8 +261,7 @@ std::string when_text(const Output& output, const std::string& time) {
 std::string value_at(const bj::value& object, std::string_view path) {
   const bj::value* value = find(object, path);
   if (value == nullptr || value->is_null()) return "";
-  const auto is_plain = [](const bj::value& item) { return !item.is_structured(); };
-  if (value->is_array() && (!path.empty() || std::ranges::all_of(value->get_array(), is_plain))) {
+  if (value->is_array() && !path.empty()) {
     std::string joined;
     for (const bj::value& item : value->get_array())
       joined += (joined.empty() ? "" : ",") + value_at(item, path);
