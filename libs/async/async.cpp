@@ -154,19 +154,14 @@ Task<void> TaskScope::finish() {
 }
 std::size_t TaskScope::size() const noexcept { return impl_->entries.size(); }
 
-Task<void> for_each(std::size_t count, std::size_t at_once,
-                    std::function<Task<void>(std::size_t)> work) {
+Task<void> run_all(std::vector<Task<void>> tasks) {
+  if (tasks.empty()) co_return;
   TaskScope scope(co_await asio::this_coro::executor);
-  std::exception_ptr failure;
+  std::exception_ptr failure, cancelled;
   scope.on_failure([&](const std::string&, std::exception_ptr error) {
     if (!failure) failure = error;
   });
-  std::size_t next = 0;
-  const auto worker = [&]() -> Task<void> {
-    while (next < count && !failure) co_await work(next++);
-  };
-  for (std::size_t i = 0; i < std::min(count, at_once); ++i) scope.spawn("one of many", worker());
-  std::exception_ptr cancelled;
+  for (Task<void>& task : tasks) scope.spawn("one of many", std::move(task));
   try {
     co_await scope.join();
   } catch (...) {
@@ -179,6 +174,25 @@ Task<void> for_each(std::size_t count, std::size_t at_once,
     std::rethrow_exception(cancelled);
   }
   if (failure) std::rethrow_exception(failure);
+}
+
+Task<void> for_each(std::size_t count, std::size_t at_once,
+                    std::function<Task<void>(std::size_t)> work) {
+  std::size_t next = 0;
+  bool failed = false;
+  const auto worker = [&]() -> Task<void> {
+    while (next < count && !failed) {
+      try {
+        co_await work(next++);
+      } catch (...) {
+        failed = true;
+        throw;
+      }
+    }
+  };
+  std::vector<Task<void>> workers;
+  for (std::size_t i = 0; i < std::min(count, at_once); ++i) workers.push_back(worker());
+  co_await run_all(std::move(workers));
 }
 
 // --- Deadline

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "async/task.h"
 
@@ -44,6 +45,8 @@ class TaskScope {
   std::shared_ptr<Impl> impl_;
 };
 
+// All at once; returns when every one has ended, throws what the first one failed of.
+Task<void> run_all(std::vector<Task<void>> tasks);
 // Does `work` for 0 to `count` - 1, up to `at_once` at a time, and returns when all have ended.
 // After the first that throws nothing more is begun; when those under way have ended, its error is
 // thrown.

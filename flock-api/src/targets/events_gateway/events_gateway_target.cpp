@@ -11,7 +11,6 @@
 #include "metrics/metrics.h"
 #include "targets/events_gateway/subjects.h"
 #include "targets/ingester/inbox.h"
-#include "targets/ingester/publish.h"
 #include "targets/ingester/quarantine.h"
 #include "targets/target.h"
 
@@ -133,10 +132,10 @@ class EventsGatewayTarget final : public Target {
       bytes += event.payload.size();
       sending.push_back(publish(event, *sources[i], aside, published));
       if (bytes < kChunkBytes) continue;
-      co_await ingester::run_all(std::exchange(sending, {}));
+      co_await run_all(std::exchange(sending, {}));
       bytes = 0;
     }
-    co_await ingester::run_all(std::move(sending));
+    co_await run_all(std::move(sending));
     co_await quarantine_.put(std::move(aside));
     published_.add(static_cast<double>(published));
   }

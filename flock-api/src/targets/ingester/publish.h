@@ -10,8 +10,6 @@ namespace flock::targets::ingester {
 
 // A message on flock/internal/v1/`topic`.
 mqtt::Message internal_message(const char* topic, std::string payload);
-// All at once; returns when every one has ended, throws what the first one failed of.
-Task<void> run_all(std::vector<Task<void>> tasks);
 // All at once; returns when the broker has every one, throws what the first one failed of.
 Task<void> publish_all(mqtt::Bus& bus, std::vector<mqtt::Message> messages);
 
