@@ -3,7 +3,6 @@
 // deployment, and what it says of it. In a network namespace of its own, for one release cuts the
 // network. Times are shortened by configuration; the machine's boot id is a file.
 #include <gtest/gtest.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -316,26 +315,15 @@ Task<void> try_a_small_disk(Site& site) {
 TEST(Deployments, EndAsStatedWhateverIsWrongWithThem) {
   if (::geteuid() != 0 || !ft::require({"podman", "runc", "mosquitto", "docker-registry"}))
     GTEST_SKIP() << "needs root, podman, mosquitto and docker-registry";
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (::unshare(CLONE_NEWNET) != 0) ::_exit(2);
-    const auto all = []() -> Task<void> {
-      Site site(co_await asio::this_coro::executor);
-      co_await site.open();
-      co_await try_releases(site);
-      co_await try_commands(site);
-      co_await try_a_small_disk(site);
-      co_await site.close();
-    };
-    ft::run_program({"ip", "link", "set", "lo", "up"});
-    ft::run_task(all, Duration(240'000));
-    ::_exit(::testing::Test::HasFailure() ? 1 : 0);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  ASSERT_TRUE(WIFEXITED(status));
-  if (WEXITSTATUS(status) == 2) GTEST_SKIP() << "needs network namespaces";
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  const auto all = []() -> Task<void> {
+    Site site(co_await asio::this_coro::executor);
+    co_await site.open();
+    co_await try_releases(site);
+    co_await try_commands(site);
+    co_await try_a_small_disk(site);
+    co_await site.close();
+  };
+  in_own_network([&] { ft::run_task(all, Duration(240'000)); });
 }
 
 }  // namespace

@@ -3,21 +3,29 @@
 #pragma once
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
+#include <net/if.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <boost/asio/signal_set.hpp>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <utility>
 
 #include "app/agent.h"
 #include "async/loop.h"
 #include "base/error.h"
+#include "base/files.h"
 #include "testing/process.h"
 
 namespace flock::agent {
@@ -45,6 +53,33 @@ class SmallDisk {
  private:
   flock::testing::TempDir dir_;
 };
+
+// Switches the loopback interface, which is all that a fresh network namespace has.
+inline void set_network(bool up) {
+  const FileDescriptor any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strcpy(request.ifr_name, "lo");
+  request.ifr_flags = static_cast<short>(up ? IFF_UP | IFF_RUNNING : 0);
+  if (::ioctl(any.get(), SIOCSIFFLAGS, &request) != 0) throw file_error("set", "lo");
+}
+
+// Runs `body` in a child process with a network of its own, which is up. Skips the test where there
+// are no network namespaces.
+inline void in_own_network(const std::function<void()>& body) {
+  constexpr int kNone = 2;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::unshare(CLONE_NEWNET) != 0) ::_exit(kNone);
+    set_network(true);
+    body();
+    ::_exit(::testing::Test::HasFailure() ? 1 : 0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == kNone) GTEST_SKIP() << "needs network namespaces";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
 
 // flockd in a process of its own.
 class Flockd {

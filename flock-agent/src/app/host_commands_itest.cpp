@@ -48,19 +48,8 @@ class HostCommandOnPodman : public OnPodman {
   }
   // Runs a reconciler in this process for as long as `body` takes.
   void with(const std::function<Task<void>(Reconciler&)>& body) {
-    run_task(
-        [&]() -> Task<void> {
-          const Executor executor = co_await asio::this_coro::executor;
-          TaskScope scope(executor);
-          Reconciler reconciler(executor, runtime(executor, socket), with_host());
-          reconciler.load();
-          scope.spawn("reconciler", reconciler.run());
-          co_await body(reconciler);
-          scope.cancel();
-          co_await scope.join();
-          co_await reconciler.stop();
-        },
-        kPodmanLimit);
+    run_task([&]() -> Task<void> { co_await with_reconciler(socket, with_host(), body); },
+             kPodmanLimit);
   }
   // Version 1 is without a host command; the others are of `deployment`.
   DesiredState release(std::int64_t version, const std::string& command = "",

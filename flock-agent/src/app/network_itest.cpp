@@ -2,15 +2,9 @@
 // The device's network goes away and comes back under a running flockd, in a network namespace of
 // the test's own.
 #include <gtest/gtest.h>
-#include <net/if.h>
-#include <sched.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "app/device_itest.h"
@@ -31,14 +25,6 @@ namespace ft = flock::testing;
 using device::v1::DeviceEvent;
 
 constexpr Duration kAway{6'000};
-
-void set_network(bool up) {
-  const FileDescriptor any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request{};
-  std::strcpy(request.ifr_name, "lo");
-  request.ifr_flags = static_cast<short>(up ? IFF_UP | IFF_RUNNING : 0);
-  if (::ioctl(any.get(), SIOCSIFFLAGS, &request) != 0) throw file_error("set", "lo");
-}
 
 std::int64_t unix_now() { return to_unix_ms(system_clock().now()); }
 
@@ -120,22 +106,11 @@ Task<void> lose_the_network(ft::Mosquitto& broker) {
 
 TEST(Network, ThatComesBackFindsFlockdAndAllThatItMadeMeanwhile) {
   if (::geteuid() != 0 || !ft::require({"mosquitto"})) GTEST_SKIP() << "needs root and mosquitto";
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (::unshare(CLONE_NEWNET) != 0) ::_exit(2);
-    set_network(true);
-    {
-      ft::Mosquitto broker;
-      broker.start();
-      ft::run_task([&]() -> Task<void> { co_await lose_the_network(broker); }, Duration(120'000));
-    }
-    ::_exit(::testing::Test::HasFailure() ? 1 : 0);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  ASSERT_TRUE(WIFEXITED(status));
-  if (WEXITSTATUS(status) == 2) GTEST_SKIP() << "needs network namespaces";
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  in_own_network([] {
+    ft::Mosquitto broker;
+    broker.start();
+    ft::run_task([&]() -> Task<void> { co_await lose_the_network(broker); }, Duration(120'000));
+  });
 }
 
 }  // namespace

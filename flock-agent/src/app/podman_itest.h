@@ -83,9 +83,13 @@ class OnPodman : public ::testing::Test {
   }
   // Runs a reconciler in this process for as long as `body` takes.
   Task<void> with_reconciler(std::function<Task<void>(Reconciler&)> body) {
+    co_await with_reconciler(podman->socket(), options(data_dir), std::move(body));
+  }
+  Task<void> with_reconciler(std::string socket, Reconciler::Options options,
+                             std::function<Task<void>(Reconciler&)> body) {
     const Executor executor = co_await asio::this_coro::executor;
     TaskScope scope(executor);
-    Reconciler reconciler(executor, runtime(executor, podman->socket()), options(data_dir));
+    Reconciler reconciler(executor, runtime(executor, socket), std::move(options));
     reconciler.load();
     scope.spawn("reconciler", reconciler.run());
     co_await body(reconciler);

@@ -2,63 +2,37 @@
 // Deployments of host commands, with devices that say what the test has them say.
 #include <gtest/gtest.h>
 
-#include "async/loop.h"
 #include "base/json.h"
-#include "targets/api_itest.h"
+#include "targets/rollout_fleet_itest.h"
 
 namespace flock::targets {
 namespace {
 
 using namespace itest;
-using Report = device::v1::ReportedState;
 using State = device::v1::HostCommandState;
 
-// A tenant with one device in the fleet `edge`, and a release "1".
-class Machine {
+// A fleet of one device, which says what the test has it say.
+class Machine : public Fleet {
  public:
-  Machine(Executor executor, Stack& stack) : backend(executor, stack), api(executor, stack) {}
+  using Fleet::Fleet;
 
   Task<void> open() {
-    co_await backend.start();
-    api.token = co_await backend.make_tenant("Acme");
-    co_await api.call("POST", "/v1/fleets", bj::object{{"name", "Edge"}});
-    const bj::value key =
-        co_await api.call("POST", "/v1/provisioning-keys", bj::object{{"fleet_id", "edge"}});
-    for (const std::string version : {"1", "2", "3"})
-      co_await backend.put_release(api.token, version, {{"linux/amd64", "sha256:" + version}});
-    device = std::make_unique<FakeDevice>(backend);
-    co_await device->join(api, text(key, "secret"));
-    co_await device->tell(device::v1::DeviceEvent::ONLINE);
-    co_await device->report(device->state(Report::IDLE));
-    co_await eventually("the device is online", [&]() -> Task<bool> {
-      co_return text(co_await api.call("GET", "/v1/devices/" + device->id), "state") == "ONLINE";
-    });
+    co_await Fleet::open();
+    held = {"", "1", "2", "3"};
+    co_await grow(1);
+    device = devices.front().get();
   }
 
   // The rollout's path, when the device has what it is to do.
   Task<std::string> deploy(bj::object body) {
     const int before = device->desired_messages;
     body["target"] = bj::object{{"fleet_id", "edge"}};
-    body["soak"] = "0s";
-    const bj::value made = co_await api.call("POST", "/v1/deployments", body);
-    EXPECT_EQ(api.last.status, 201) << api.last.body;
-    deployment = text(made, "id");
+    const std::string rollout = co_await Fleet::deploy(std::move(body));
+    deployment = text(co_await api.call("GET", rollout), "deployment_id");
     co_await eventually("the device has it", [&]() -> Task<bool> {
       co_return device->desired_messages > before && device->desired.version() > 0;
     });
-    const bj::value now = co_await api.call("GET", "/v1/deployments/" + deployment);
-    co_return "/v1/rollouts/" + text(now, "rollout_id");
-  }
-  Task<bj::value> until(std::string rollout, std::string state) {
-    bj::value now;
-    co_await eventually(
-        "the rollout is " + state,
-        [&]() -> Task<bool> {
-          now = co_await api.call("GET", rollout);
-          co_return text(now, "state") == state;
-        },
-        Duration(20'000));
-    co_return now;
+    co_return rollout;
   }
   Task<void> say(Report::Phase phase, State::Step step, std::optional<int> code = {}) {
     Report report = device->state(phase);
@@ -78,9 +52,7 @@ class Machine {
     co_return page.at_pointer("/items/0");
   }
 
-  Backend backend;
-  Api api;
-  std::unique_ptr<FakeDevice> device;
+  FakeDevice* device = nullptr;
   std::string deployment;
 };
 
@@ -159,7 +131,7 @@ TEST_F(HostCommands, LeaveADeviceWhatItHasProvenAndSoDoesTheWayBack) {
     const std::string third = co_await m.deploy({{"release_id", "3"}});
     co_await m.device->report(m.device->state(Report::CONFIRMED));
     co_await m.until(third, "COMPLETED");
-    co_await m.api.call("POST", third + "/actions/roll-back");
+    co_await m.order(third, "roll-back");
     co_await eventually("the device is sent back", [&]() -> Task<bool> {
       co_return m.device->desired.release_version() != "3";
     });
@@ -175,8 +147,7 @@ TEST_F(HostCommands, AreUndoneWhereTheRolloutGoesBack) {
     EXPECT_EQ(m.device->desired.release_version(), "1");
     co_await m.say(Report::CONFIRMED, State::DONE, 0);
     co_await m.until(rollout, "COMPLETED");
-    co_await m.api.call("POST", rollout + "/actions/roll-back");
-    EXPECT_EQ(m.api.last.status, 200) << m.api.last.body;
+    co_await m.order(rollout, "roll-back");
     co_await eventually("the device is to undo it",
                         [&]() -> Task<bool> { co_return m.device->desired.host_command().undo(); });
     EXPECT_EQ(m.device->desired.services_size(), 0);
