@@ -122,13 +122,8 @@ std::optional<AuthConfig> auth_config(const Settings& settings) {
   const bj::value answer = json::parse(response.body);
   AuthConfig out{value_at(answer, "oidc.issuer"), value_at(answer, "oidc.client_id"),
                  value_at(answer, "oidc.audience"), value_at(answer, "oidc.scopes")};
-  // The scopes may be a list as well as one text.
-  if (out.scopes.starts_with('[')) {
-    std::string joined;
-    for (const bj::value& scope : answer.at("oidc").at("scopes").as_array())
-      joined += (joined.empty() ? "" : " ") + value_at(scope, "");
-    out.scopes = joined;
-  }
+  // RFC 6749, section 3.3: one text with spaces; the server's may be a list.
+  std::ranges::replace(out.scopes, ',', ' ');
   if (out.issuer.empty()) return std::nullopt;
   return out;
 }

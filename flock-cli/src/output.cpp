@@ -261,7 +261,8 @@ std::string when_text(const Output& output, const std::string& time) {
 std::string value_at(const bj::value& object, std::string_view path) {
   const bj::value* value = find(object, path);
   if (value == nullptr || value->is_null()) return "";
-  if (value->is_array() && !path.empty()) {
+  const auto is_plain = [](const bj::value& item) { return !item.is_structured(); };
+  if (value->is_array() && (!path.empty() || std::ranges::all_of(value->get_array(), is_plain))) {
     std::string joined;
     for (const bj::value& item : value->get_array())
       joined += (joined.empty() ? "" : ",") + value_at(item, path);

@@ -25,7 +25,8 @@ struct Output {
 };
 
 // A column: its head and the path of its value ("release.version"; through a list,
-// "platforms.platform", its values with commas); times become "3m ago" on a terminal.
+// "platforms.platform", its values with commas, as those of a list of plain values); times become
+// "3m ago" on a terminal.
 struct Column {
   std::string head, path;
   bool wide = false;  // in -o wide and -o csv only

@@ -177,6 +177,10 @@ TEST_F(Ingester, TellsEachTurnOnceWithItsReason) {
     co_await eventually("it is written down", [&]() -> Task<bool> {
       co_return co_await site.turned(id) == "connection_lost";
     });
+    const auto seen = co_await site.db.query(
+        Scope::system(), "SELECT last_seen_at < turned_at AS before FROM devices WHERE id = $1",
+        Params().text(id));
+    EXPECT_TRUE(seen.rows.at(0).boolean("before")) << "it was seen before it was lost";
     co_await site.tell(id, DeviceEvent::ONLINE, t + 31);
     // Nothing more is heard of it.
     co_await site.db.query(Scope::system(),

@@ -126,6 +126,7 @@ void add_platforms(std::string& out, const bj::value& plan) {
 
 void add_download(std::string& out, const bj::value& plan) {
   const bj::value& download = plan.at("download");
+  if (number_at(download, "devices") == 0) return line(out, "Download", "nothing");
   const std::size_t unknown = download.at("unknown_images").as_array().size();
   std::string text =
       "about " + bytes_text(static_cast<double>(number_at(download, "estimated_bytes"))) + " to " +
@@ -137,7 +138,8 @@ void add_download(std::string& out, const bj::value& plan) {
 }
 
 void add_times(std::string& out, const Output& output, const bj::value& plan) {
-  line(out, "Begins", when_text(output, value_at(plan, "begins_at")));
+  const std::string begins = when_text(output, value_at(plan, "begins_at"));
+  line(out, "Begins", begins == "0s ago" ? "at once" : begins);
   const std::string latest = value_at(plan, "latest_end_at");
   line(out, "Ends",
        "at " + value_at(plan, "earliest_end_at") + " at the earliest, " +

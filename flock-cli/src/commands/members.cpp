@@ -65,7 +65,11 @@ int accept(Session& s) {
   if (token == "-") token = trimmed(read_input("-", 64 * 1024));
   const bj::value answer = s.client.post("/v1/invitations/accept", bj::object{{"token", token}});
   print(s.output, answer,
-        {{"ORGANIZATION", "organization.name"}, {"ROLE", "role"}, {"ID", "id", true}}, "id");
+        {{"ORGANIZATION", "organization.slug"},
+         {"NAME", "organization.name"},
+         {"ROLE", "role"},
+         {"ID", "id", true}},
+        "id");
   return 0;
 }
 

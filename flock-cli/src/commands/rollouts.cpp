@@ -90,7 +90,7 @@ int failures(Session& s) {
         {{"CAUSE", "cause"},
          {"DEVICES", "devices"},
          {"LAST", "last_at"},
-         {"AS", "names"},
+         {"SUCH AS", "names"},
          {"EXAMPLE", "example"}},
         "cause");
   return 0;

@@ -16,11 +16,12 @@ inline constexpr const char* kPresenceLock = FLOCK_PRESENCE_COLUMNS
     "id = ANY($1::uuid[]) AND removed_at IS NULL AND revoked_at IS NULL ORDER BY id FOR NO KEY "
     "UPDATE";
 // The ids stand there twice, so that even a planner without statistics goes by the index. `turned`
-// is 0 for who neither came nor went.
+// is 0 for who neither came nor went. That a connection was lost is no sign of life.
 inline constexpr const char* kPresencePut =
     "UPDATE devices d SET online = n.online, presence_seq = n.seq, session_seq = n.session, "
-    "session_before = n.before, last_seen_at = now(), agent_version = coalesce(nullif(n.agent, "
-    "''), d.agent_version), silent_after_ms = n.silent, turned_at = coalesce(to_timestamp("
+    "session_before = n.before, last_seen_at = CASE WHEN n.turned > 0 AND n.reason = "
+    "'connection_lost' THEN d.last_seen_at ELSE now() END, agent_version = coalesce(nullif("
+    "n.agent, ''), d.agent_version), silent_after_ms = n.silent, turned_at = coalesce(to_timestamp("
     "nullif(n.turned, 0) / 1000.0), d.turned_at), turned_reason = CASE WHEN n.turned = 0 THEN "
     "d.turned_reason ELSE n.reason END FROM unnest($1::uuid[], $2::boolean[], $3::bigint[], "
     "$4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[], $9::text[]) AS n(id, "

@@ -197,7 +197,11 @@ Task<net::Reply> accept_invitation(Call& call) {
     const auto made =
         co_await tx.query(sql::kMemberGet, Params().text(org.text()).text(call.who.id));
     bj::object out = member_json(made.rows.at(0));
-    out["organization_id"] = org.text();
+    const auto joined = co_await tx.query(sql::kOrganizationGet, Params().text(org.text()));
+    const Row& organization = joined.rows.at(0);
+    out["organization"] = {{"id", org.text()},
+                           {"slug", organization.text("slug")},
+                           {"name", organization.text("name")}};
     co_return Change{"member",
                      call.who.id,
                      call.who.email,

@@ -68,12 +68,9 @@ Task<net::Reply> create_organization(Call& call) {
         sql::kMemberInsert,
         Params().text(org.text()).text(call.who.id).text(std::string("owner")).text(std::nullopt));
     const auto made = co_await tx.query(sql::kOrganizationGet, Params().text(org.text()));
-    co_return Change{"organization",
-                     org.text(),
-                     name,
-                     call.answer(201, organization_json(call, made.rows.at(0))),
-                     {},
-                     org};
+    bj::object out = organization_json(call, made.rows.at(0));
+    out["role"] = "owner";
+    co_return Change{"organization", org.text(), name, call.answer(201, std::move(out)), {}, org};
   };
   net::Reply reply = co_await call.mutate_in(Scope::system(), work);
   call.context.principals.forget();
