@@ -1,5 +1,5 @@
 add_executable(bench_rollouts rollouts.cpp rollouts_live.cpp processes.cpp faults/stack.cpp)
-target_link_libraries(bench_rollouts PRIVATE flock_api_services flock_agent_sim flock_mqtt flock_testing)
+target_link_libraries(bench_rollouts PRIVATE flock_api_services flock_agent_sim flock_mqtt flock_net flock_testing)
 target_include_directories(bench_rollouts PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}" "${CMAKE_SOURCE_DIR}/flock-api/src")
 target_compile_definitions(bench_rollouts PRIVATE FLOCK_API_PROGRAM="$<TARGET_FILE:flock-api>")
 add_dependencies(bench_rollouts flock-api)

@@ -52,6 +52,7 @@ class Live {
     co_await bus_.wait_connected();
     const std::string rollout = co_await make_confirming();
     scheduler_.start();
+    co_await faults::until_ready(scheduler_);
     processes_.add("scheduler", scheduler_.pid());
     co_await confirmations(rollout);
     co_await hear();
@@ -208,10 +209,18 @@ class Live {
     }
     co_await sending.join();
     const auto sent = Clock::now();
-    while (co_await number("SELECT coalesce(sum(count), 0)::bigint AS n FROM rollout_tallies WHERE "
-                           "rollout_id = $1 AND state = 'CONFIRMED'",
-                           Params().text(rollout)) < static_cast<std::int64_t>(devices_.size()))
+    for (;;) {
+      const std::int64_t applied = co_await number(
+          "SELECT coalesce(sum(count), 0)::bigint AS n FROM rollout_tallies WHERE rollout_id = $1 "
+          "AND state = 'CONFIRMED'",
+          Params().text(rollout));
+      if (applied == std::ssize(devices_)) break;
+      if (seconds_since(sent) > kMinute)
+        throw Error(Code::kTimeout, "confirmations were not applied")
+            .with("applied", std::to_string(applied))
+            .with("sent", std::to_string(devices_.size()));
       co_await sleep_for(Duration(20));
+    }
     const double behind = seconds_since(sent), took = seconds_since(began);
     const Usage after = processes_.now().at(0);
     most = std::max(most, after.bytes);

@@ -3,7 +3,10 @@
 
 #include <stdlib.h>
 
+#include "async/loop.h"
+#include "base/error.h"
 #include "base/files.h"
+#include "net/http_client.h"
 
 namespace flock::faults {
 
@@ -66,6 +69,21 @@ void Program::start() {
   ::setenv("FLOCK_REPLICA", name_.c_str(), 1);
   process_.start(command, log());
   ::unsetenv("FLOCK_REPLICA");
+}
+
+Task<void> until_ready(const Program& program) {
+  net::HttpClient http(co_await asio::this_coro::executor, {});
+  const SteadyPoint end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  for (;;) {
+    try {
+      if ((co_await http.get(program.admin() + "/readyz")).status == 200) co_return;
+    } catch (const Error& error) {
+      if (error.code() == Code::kCancelled) throw;
+    }
+    if (std::chrono::steady_clock::now() > end)
+      throw Error(Code::kTimeout, "flock-api did not start").with("log", program.log());
+    co_await sleep_for(Duration(200));
+  }
 }
 
 }  // namespace flock::faults

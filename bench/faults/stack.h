@@ -61,4 +61,7 @@ class Program {
   testing::Process process_;
 };
 
+// Until it answers that it is ready. Error{kTimeout} with its log after a minute.
+Task<void> until_ready(const Program& program);
+
 }  // namespace flock::faults

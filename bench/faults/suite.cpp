@@ -24,20 +24,6 @@ Task<void> do_blocking(const std::function<void()>& what) {
 
 }  // namespace
 
-Task<void> until_ready(const Program& ingester) {
-  net::HttpClient http(co_await asio::this_coro::executor, {});
-  const SteadyPoint end = now() + std::chrono::seconds(60);
-  for (;;) {
-    try {
-      if ((co_await http.get(ingester.admin() + "/readyz")).status == 200) co_return;
-    } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
-    }
-    if (now() > end) throw Error(Code::kTimeout, "an ingester did not start");
-    co_await sleep_for(kLook);
-  }
-}
-
 // How long it takes until all is there that ever comes of the first `rounds`.
 Task<Duration> Suite::recovery(Fleet& fleet, int rounds) {
   const SteadyPoint begin = now();

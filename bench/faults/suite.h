@@ -46,7 +46,4 @@ struct Suite {
              const std::string& remark);
 };
 
-// Until the ingester is ready.
-Task<void> until_ready(const Program& ingester);
-
 }  // namespace flock::faults

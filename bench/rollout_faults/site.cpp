@@ -55,17 +55,7 @@ Site::Site(Executor executor, const Stack& stack, int count)
 Task<void> Site::open() {
   co_await db.migrate();
   backend_.start();
-  const SteadyPoint end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  for (;;) {
-    try {
-      if ((co_await http_.get(backend_.admin() + "/readyz")).status == 200) break;
-    } catch (const Error& error) {
-      if (error.code() == Code::kCancelled) throw;
-    }
-    if (std::chrono::steady_clock::now() > end)
-      throw Error(Code::kTimeout, "the API did not start").with("log", backend_.log());
-    co_await sleep_for(kLook);
-  }
+  co_await faults::until_ready(backend_);
   co_await make_tenant();
   co_await post("/v1/fleets", R"({"name":"Edge"})");
   const bj::value made =

@@ -302,8 +302,9 @@ Task<void> RolloutEngine::begin(const Row& deployment) {
   co_await announce_rollout(bus_, org, rollout_id);
 }
 
-Task<void> RolloutEngine::adopt_newcomers() {
-  co_await adopt_changed(term_);
+Task<void> RolloutEngine::adopt_newcomers() { co_await adopt_changed(term_); }
+
+Task<void> RolloutEngine::sweep_latecomers() {
   const auto end_behind = [&](std::string id) {
     return term_.query(Scope::system(), sql::kLatecomersEnd, Params().text(id));
   };

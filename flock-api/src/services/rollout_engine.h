@@ -38,7 +38,8 @@ class RolloutEngine {
   RolloutEngine(postgres::Term term, mqtt::Bus& bus) : term_(term), bus_(bus) {}
 
   Task<void> begin_deployments();  // PENDING deployments become rollouts
-  Task<void> adopt_newcomers();    // new devices of a fleet get what the fleet runs
+  Task<void> adopt_newcomers();    // new and changed devices get what their fleets run
+  Task<void> sweep_latecomers();   // so do those that have nothing yet, a part of them each time
   Task<void> hear_of_devices();    // which ones came, went or were revoked
   Task<void> advance();            // every open rollout, as far as it goes now
   Task<void> fold_tallies();       // keeps the rows few that a decision adds up
@@ -50,7 +51,7 @@ class RolloutEngine {
   Task<void> advance_one(std::string org, std::string id);
 
   postgres::Term term_;
-  std::string latecomers_after_ = kFirstDevice;  // where adopt_newcomers() goes on
+  std::string latecomers_after_ = kFirstDevice;  // where sweep_latecomers() goes on
   mqtt::Bus& bus_;
 };
 

@@ -59,7 +59,7 @@ Task<void> adopt_of(postgres::Transaction& tx, std::string org, std::vector<std:
   }
 }
 
-// What a fleet runs goes to its newcomers at once; RolloutEngine::adopt_newcomers() finds the
+// What a fleet runs goes to its newcomers at once; RolloutEngine::sweep_latecomers() finds the
 // others.
 Task<void> adopt_for_fleets(postgres::Transaction& tx, std::string org,
                             std::vector<std::string> ids) {

@@ -38,15 +38,15 @@ inline constexpr const char* kRolloutInsert =
     "INSERT INTO rollouts(id, org_id, deployment_id, release_id, fleet_id, state, stage_ends, "
     "progress) VALUES ($1, $2, $3, $4, $5::uuid, $6, $7::bigint[], $8::jsonb)";
 // What an older rollout has not begun on these devices, it shall not begin any more. Looked for
-// device by device, by the OFFSET: by the planner's statistics a rollout that was just made has no
-// parts, and all that wait in the others would be tried for each.
+// device by device, by the OFFSET, and only then by state: by the planner's statistics a rollout
+// that was just made has no parts and nothing waits, and all that wait would be read for each.
 inline constexpr const char* kSupersedeWaiting =
     "UPDATE rollout_devices x SET state = 'SUPERSEDED', reason = 'a newer deployment took the "
     "device', updated_at = now() WHERE x.ctid = ANY(ARRAY(SELECT w.part FROM rollout_devices mine "
-    "CROSS JOIN LATERAL (SELECT o.ctid AS part FROM rollout_devices o WHERE o.org_id = $1 AND "
-    "o.device_id = mine.device_id AND o.rollout_id <> $2 AND o.state = 'WAITING' AND (SELECT "
-    "r.ended_at IS NULL FROM rollouts r WHERE r.id = o.rollout_id) OFFSET 0) w WHERE mine.org_id = "
-    "$1 AND mine.rollout_id = $2)) AND x.org_id = $1 AND x.state = 'WAITING'";
+    "CROSS JOIN LATERAL (SELECT o.ctid AS part, o.rollout_id, o.state FROM rollout_devices o WHERE "
+    "o.org_id = $1 AND o.device_id = mine.device_id OFFSET 0) w WHERE mine.org_id = $1 AND "
+    "mine.rollout_id = $2 AND w.rollout_id <> $2 AND w.state = 'WAITING' AND (SELECT r.ended_at IS "
+    "NULL FROM rollouts r WHERE r.id = w.rollout_id))) AND x.org_id = $1 AND x.state = 'WAITING'";
 // From the last stage on: newcomers of the fleet get this release. What it was before is kept.
 inline constexpr const char* kFleetDeployment =
     "WITH before AS (SELECT deployment_id FROM fleets WHERE org_id = $1 AND id = $2 FOR NO KEY "
@@ -361,9 +361,11 @@ inline constexpr const char* kRolloutDevicesFailed =
     "unnest($3::uuid[], $4::text[]) AS n(device, reason) WHERE x.org_id = $1 AND x.rollout_id = $2 "
     "AND x.device_id = n.device";
 // A newcomer begins at once.
+// While the rollout is open, its limits, windows and pauses are for newcomers too.
 inline constexpr const char* kRolloutNewcomer =
     "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, online, place, stage, "
-    "began_at) SELECT $1, r.id, d.id, 'PENDING', d.online, 1000000000, r.stage, now() FROM "
+    "began_at) SELECT $1, r.id, d.id, CASE WHEN r.ended_at IS NULL THEN 'WAITING' ELSE 'PENDING' "
+    "END, d.online, 1000000000, r.stage, CASE WHEN r.ended_at IS NOT NULL THEN now() END FROM "
     "rollouts r JOIN devices d ON d.org_id = r.org_id AND d.id = $3::uuid WHERE r.org_id = $1 AND "
     "r.id = $2 ON CONFLICT (rollout_id, device_id) DO NOTHING";
 inline constexpr const char* kSupersede =

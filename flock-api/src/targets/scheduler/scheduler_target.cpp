@@ -33,7 +33,7 @@ constexpr Duration kPoll{2000};
 // News come by the thousand, and a round asks the database a dozen questions.
 constexpr Duration kBetweenRounds{100};
 constexpr std::size_t kReportsAtOnce = 500;
-constexpr Duration kRereadEvery{5000}, kRetireEvery{60'000}, kCountEvery{30'000};
+constexpr Duration kSweepEvery{1000}, kRereadEvery{5000}, kRetireEvery{60'000}, kCountEvery{30'000};
 constexpr Duration kExpireEvery{3'600'000};
 
 // What is due now and then, the first time at once.
@@ -193,12 +193,13 @@ class SchedulerTarget final : public Target {
     const Leading leading(leader_);
     services::RolloutEngine engine(term, parts_.bus);
     services::DesiredStates desired(term, parts_.bus, keys_of(parts_));
-    Timer reread(kRereadEvery), counting(kCountEvery), retiring(kRetireEvery);
+    Timer sweep(kSweepEvery), reread(kRereadEvery), counting(kCountEvery), retiring(kRetireEvery);
     retiring.due();  // not at once
     for (;;) {
       wake_.reset();
       co_await step("beginning deployments", engine.begin_deployments());
       co_await step("adopting newcomers", engine.adopt_newcomers());
+      if (sweep.due()) co_await step("sweeping up latecomers", engine.sweep_latecomers());
       co_await step("hearing of devices", engine.hear_of_devices());
       co_await step("advancing rollouts", engine.advance());
       co_await step("telling of rollouts", driver_.tell_turns());
