@@ -223,6 +223,7 @@ void VirtualDevice::take_desired(mqtt::Delivery delivery) {
     desired_ = std::move(fresh);
     steps_ = course(world_.behaviour, index_, desired_);
     step_ = 0;
+    shown_ = steps_.front();  // a report on the way must not show how far the last release came
     arrived_ = steady_now();
     wake_.set();
   }

@@ -129,9 +129,14 @@ TEST_F(StagedRollouts, LimitsHold) {
     co_await f.until_given("1", 2);
     co_await sleep_for(Duration(2500));
     EXPECT_EQ(f.given("1"), 2u);
+    co_await f.grow(1);  // a newcomer waits as the others do
+    co_await sleep_for(Duration(2500));
+    EXPECT_EQ(f.given("1"), 2u);
     f.held.clear();
     co_await f.until(rollout, "COMPLETED");
-    EXPECT_EQ(f.given("1"), 3u);
+    co_await f.until_given("1", 4);
+    co_await f.grow(1);
+    co_await f.until_given("1", 5);
   });
 }
 
