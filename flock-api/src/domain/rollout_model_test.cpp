@@ -350,7 +350,7 @@ long number_of(const char* name, long fallback) {
 
 TEST(RolloutModel, HoldsWhatItMustInEverySchedule) {
   const auto first = static_cast<unsigned>(number_of("FLOCK_SEED", std::random_device()()));
-  const long schedules = number_of("FLOCK_SCHEDULES", 2000);
+  const long schedules = number_of("FLOCK_SCHEDULES", 10'000);
   for (long i = 0; i < schedules; ++i) {
     const unsigned seed = first + static_cast<unsigned>(i);
     SCOPED_TRACE("FLOCK_SEED=" + std::to_string(seed) + " FLOCK_SCHEDULES=1");
