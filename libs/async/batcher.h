@@ -20,9 +20,9 @@
 namespace flock {
 
 // Puts what several coroutines ask at the same time into one round trip: what comes in one turn of
-// the loop, or while a round trip of the same lane is under way, goes together into the next. So
-// nobody is answered with what was read before he asked, and an idle lane answers at once. Lanes
-// do not wait for each other.
+// the loop, or while as many round trips of the same lane are under way as may be, goes together
+// into the next. So nobody is answered with what was read before he asked, and an idle lane answers
+// at once. Lanes do not wait for each other.
 template <class Question, class Answer>
 class Batcher {
  public:
@@ -30,14 +30,15 @@ class Batcher {
   // The questions live until it ends.
   using Ask = std::function<Task<std::vector<Answer>>(std::vector<const Question*>)>;
 
-  Batcher(Executor executor, std::size_t most, Ask ask)
-      : executor_(std::move(executor)), most_(most), ask_(std::move(ask)) {}
+  // `most`: questions of one round trip; `at_once`: round trips of one lane.
+  Batcher(Executor executor, std::size_t most, std::size_t at_once, Ask ask)
+      : executor_(std::move(executor)), most_(most), at_once_(at_once), ask_(std::move(ask)) {}
 
   Task<Answer> ask(std::string lane, Question question) {
     const auto me = std::make_shared<Waiter>(executor_, std::move(question));
     Lane& mine = lanes_[lane];
     mine.waiting.push_back(me);
-    if (!mine.busy) mine.busy = me->leads = true;
+    if (!mine.gathers && mine.under_way < at_once_) mine.gathers = me->leads = true;
     try {
       if (me->leads)
         co_await yield_now();
@@ -63,16 +64,21 @@ class Batcher {
   };
   using WaiterPtr = std::shared_ptr<Waiter>;
   struct Lane {
-    bool busy = false;
-    std::deque<WaiterPtr> waiting;  // a leader stands in front until it asks
+    bool gathers = false;  // a leader stands in front until it asks
+    std::size_t under_way = 0;
+    std::deque<WaiterPtr> waiting;
   };
 
   Task<void> lead(std::string name) {
     const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
-    std::deque<WaiterPtr>& waiting = lanes_[name].waiting;
+    Lane& lane = lanes_[name];
+    lane.gathers = false;
+    ++lane.under_way;
+    std::deque<WaiterPtr>& waiting = lane.waiting;
     const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(std::min(most_, waiting.size()));
     std::vector<WaiterPtr> together(waiting.begin(), end);
     waiting.erase(waiting.begin(), end);
+    hand_over(name);  // those that are too many for this one
     std::vector<const Question*> questions;
     for (const WaiterPtr& waiter : together) questions.push_back(&waiter->question);
     std::vector<Answer> answers;
@@ -83,10 +89,12 @@ class Batcher {
     } catch (...) {
       failure = std::current_exception();
     }
+    --lanes_[name].under_way;
     // Only the leader was cancelled: the others ask again, in their order.
     if (failure && state.cancelled() != asio::cancellation_type::none) {
-      std::deque<WaiterPtr>& again = lanes_[name].waiting;
-      again.insert(again.begin(), together.begin() + 1, together.end());
+      Lane& again = lanes_[name];
+      const auto behind = again.waiting.begin() + (again.gathers ? 1 : 0);
+      again.waiting.insert(behind, together.begin() + 1, together.end());
       together.resize(1);
     }
     hand_over(name);  // first: the next round trip is under way while these answers are used
@@ -101,21 +109,27 @@ class Batcher {
     const auto lane = lanes_.find(name);
     if (lane == lanes_.end()) return;  // it was answered in the same moment
     std::erase(lane->second.waiting, me);
-    if (me->leads) hand_over(name);
+    if (!me->leads) return;
+    lane->second.gathers = false;
+    hand_over(name);
   }
 
+  // To whoever waits, unless somebody gathers already or as many are under way as may be.
   void hand_over(const std::string& name) {
-    const auto lane = lanes_.find(name);
-    if (lane->second.waiting.empty()) {
-      lanes_.erase(lane);
-      return;
+    const auto found = lanes_.find(name);
+    Lane& lane = found->second;
+    if (lane.gathers || lane.under_way == at_once_) return;
+    if (!lane.waiting.empty()) {
+      lane.gathers = true;
+      lane.waiting.front()->leads = true;
+      lane.waiting.front()->woken.set();
+    } else if (lane.under_way == 0) {
+      lanes_.erase(found);
     }
-    lane->second.waiting.front()->leads = true;
-    lane->second.waiting.front()->woken.set();
   }
 
   Executor executor_;
-  std::size_t most_;
+  std::size_t most_, at_once_;
   Ask ask_;
   std::unordered_map<std::string, Lane> lanes_;  // those with somebody in them
 };

@@ -16,9 +16,10 @@ using Doubler = Batcher<int, int>;
 
 // Doubles numbers, each round trip when `open` says so.
 struct Server {
-  explicit Server(Executor executor)
+  explicit Server(Executor executor, std::size_t at_once = 1)
       : open(executor),
-        batcher(executor, 3, [this](auto numbers) { return answer(std::move(numbers)); }) {}
+        batcher(executor, 3, at_once, [this](auto numbers) { return answer(std::move(numbers)); }) {
+  }
 
   Task<std::vector<int>> answer(std::vector<const int*> numbers) {
     rounds.push_back(numbers.size());
@@ -62,6 +63,28 @@ TEST(Batcher, TakesTogetherWhatComesTogetherUpToItsLimit) {
     EXPECT_EQ(server.rounds, (std::vector<std::size_t>{2, 1, 3, 1}));
     std::sort(server.answers.begin(), server.answers.end());
     EXPECT_EQ(server.answers, (std::vector<int>{0, 2, 4, 6, 8, 10, 12}));
+  });
+}
+
+TEST(Batcher, HasAsManyRoundTripsUnderWayAsMayBe) {
+  run_task([]() -> Task<void> {
+    const Executor executor = co_await asio::this_coro::executor;
+    Server server(executor, 2);
+    TaskScope scope(executor);
+    for (int i = 0; i < 10; ++i) scope.spawn("asks", server.ask(i));
+    co_await turns(5);
+    EXPECT_EQ(server.rounds, (std::vector<std::size_t>{3, 3})) << "two of three each, four wait";
+    server.open.set();
+    while (server.answers.size() < 10) co_await turns(1);
+    EXPECT_EQ(server.rounds, (std::vector<std::size_t>{3, 3, 3, 1}));
+    server.open.reset();
+    scope.spawn("asks", server.ask(10));
+    co_await turns(5);
+    scope.spawn("does not wait for it", server.ask(11));
+    co_await turns(5);
+    EXPECT_EQ(server.rounds.size(), 6u);
+    server.open.set();
+    co_await scope.join();
   });
 }
 

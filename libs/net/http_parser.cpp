@@ -3,6 +3,7 @@
 
 #include <ostream>  // Beast 1.81's status.hpp needs it and does not say so
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
@@ -112,21 +113,22 @@ class BeastParser final : public MessageParser {
 }  // namespace
 
 Task<bool> InputBuffer::fill(Stream& stream) {
-  constexpr std::size_t kBlock = 16 * 1024;
+  constexpr std::size_t kMostBlock = 64 * 1024;
   if (start > 0) {
     data.erase(0, start);
     start = 0;
   }
   const std::size_t before = data.size();
-  data.resize(before + kBlock);
+  data.resize(before + block);
   std::size_t got = 0;
   std::exception_ptr failure;
   try {
-    got = co_await stream.read_some(data.data() + before, kBlock);
+    got = co_await stream.read_some(data.data() + before, block);
   } catch (...) {
     failure = std::current_exception();
   }
   data.resize(before + got);
+  if (got == block) block = std::min(2 * block, kMostBlock);
   if (failure) std::rethrow_exception(failure);
   co_return got > 0;
 }

@@ -15,6 +15,7 @@ namespace flock::net {
 struct InputBuffer {
   std::string data;
   std::size_t start = 0;
+  std::size_t block = 2048;  // of one read; a peer that fills it gets a larger one
 
   std::string_view view() const { return std::string_view(data).substr(start); }
   void consume(std::size_t count) {

@@ -78,7 +78,7 @@ class ValkeyLiveState final : public LiveState {
   ValkeyLiveState(Executor executor, std::string address, std::string password)
       : address_(std::move(address)),
         password_(std::move(password)),
-        batcher_(std::move(executor), kMostTogether,
+        batcher_(std::move(executor), kMostTogether, 1,
                  [this](std::vector<const Make*> asked) { return run_all(std::move(asked)); }) {}
 
   Task<std::vector<Put>> put_reported(std::vector<Report> reports) override {

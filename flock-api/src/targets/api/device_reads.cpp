@@ -5,13 +5,16 @@
 #include <unordered_map>
 
 #include "async/batcher.h"
+#include "async/scope.h"
 #include "stores/postgres/device_read_statements.h"
 #include "targets/api/devices.h"
 
 namespace flock::targets::api {
 namespace {
 
-constexpr std::size_t kMostTogether = 100;
+constexpr std::size_t kMostTogether = 32;
+// While one's answers are written, the next one's questions are on their way.
+constexpr std::size_t kRoundTrips = 2;
 constexpr std::size_t kMostKept = 24 << 20;  // bytes
 // Versions tell changes in one server's history apart, not that a backup was restored.
 constexpr Duration kKeptFor{60'000};
@@ -53,9 +56,10 @@ struct DeviceReads::Impl {
   using Reports = std::vector<std::optional<std::string>>;
 
   Impl(Executor executor, postgres::Database& d, stores::LiveState& l)
-      : db(d), live(l), batcher(std::move(executor), kMostTogether, [this](auto reads) {
-          return read(std::move(reads));
-        }) {}
+      : db(d),
+        live(l),
+        batcher(std::move(executor), kMostTogether, kRoundTrips,
+                [this](auto reads) { return read(std::move(reads)); }) {}
 
   Task<std::vector<FoundDevicePtr>> read(std::vector<const DeviceRead*> reads) {
     const postgres::Scope& scope = reads.front()->scope;
@@ -65,14 +69,23 @@ struct DeviceReads::Impl {
       ids.push_back(one->id);
       asked.push_back(DeviceId::trusted(one->id));
     }
-    Devices devices = co_await unchanged(scope, ids);
-    const Reports reports = co_await live.get_reported(std::move(asked));
+    Devices devices;
+    Reports reports;
+    std::vector<Task<void>> both;
+    both.push_back(store(unchanged(scope, ids), devices));
+    both.push_back(store(live.get_reported(std::move(asked)), reports));
+    co_await run_all(std::move(both));
     for (std::size_t i = 0; i < ids.size(); ++i) {
       if (devices[i] && devices[i]->live != reports[i]) devices[i] = nullptr;
     }
     co_await read_others(scope, ids, reports, devices);
     co_return std::vector<FoundDevicePtr>(std::make_move_iterator(devices.begin()),
                                           std::make_move_iterator(devices.end()));
+  }
+
+  template <class T>
+  static Task<void> store(Task<T> what, T& place) {
+    place = co_await std::move(what);
   }
 
   // What is kept of those whose rows are as they were and seen by `scope`; null for the others.
