@@ -360,8 +360,8 @@ inline constexpr const char* kRolloutDevicesFailed =
     "'ROLLBACK_FAILED' ELSE 'FAILED' END, reason = n.reason, updated_at = now() FROM "
     "unnest($3::uuid[], $4::text[]) AS n(device, reason) WHERE x.org_id = $1 AND x.rollout_id = $2 "
     "AND x.device_id = n.device";
-// A newcomer begins at once.
-// While the rollout is open, its limits, windows and pauses are for newcomers too.
+// A newcomer begins at once; but while the rollout is open, its limits, windows and pauses are for
+// newcomers too.
 inline constexpr const char* kRolloutNewcomer =
     "INSERT INTO rollout_devices(org_id, rollout_id, device_id, state, online, place, stage, "
     "began_at) SELECT $1, r.id, d.id, CASE WHEN r.ended_at IS NULL THEN 'WAITING' ELSE 'PENDING' "

@@ -70,7 +70,7 @@ Task<net::Reply> create_organization(Call& call) {
     const auto made = co_await tx.query(sql::kOrganizationGet, Params().text(org.text()));
     bj::object out = organization_json(call, made.rows.at(0));
     out["role"] = "owner";
-    co_return Change{"organization", org.text(), name, call.answer(201, std::move(out)), {}, org};
+    co_return Change{"organization", org.text(), name, call.answer(201, out), {}, org};
   };
   net::Reply reply = co_await call.mutate_in(Scope::system(), work);
   call.context.principals.forget();
