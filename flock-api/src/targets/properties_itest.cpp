@@ -18,7 +18,7 @@ namespace flock::targets::itest {
 namespace {
 
 // Requests as documented, of each operation; more until one succeeds.
-constexpr std::size_t kDocumented = 6, kMostDocumented = 60;
+constexpr std::size_t kDocumented = 6, kMostDocumented = 600;
 constexpr std::size_t kLookAtRows = 6;  // at one in so many
 
 // What is done once, and what only a person may do.
