@@ -122,8 +122,14 @@ std::optional<AuthConfig> auth_config(const Settings& settings) {
   const bj::value answer = json::parse(response.body);
   AuthConfig out{value_at(answer, "oidc.issuer"), value_at(answer, "oidc.client_id"),
                  value_at(answer, "oidc.audience"), value_at(answer, "oidc.scopes")};
-  // RFC 6749, section 3.3: one text with spaces; the server's may be a list.
-  std::ranges::replace(out.scopes, ',', ' ');
+  // RFC 6749, section 3.3: one text with spaces. A server says it so, or as a list.
+  boost::system::error_code absent;
+  const bj::value* scopes = answer.find_pointer("/oidc/scopes", absent);
+  if (scopes != nullptr && scopes->is_array()) {
+    out.scopes.clear();
+    for (const bj::value& scope : scopes->get_array())
+      out.scopes += (out.scopes.empty() ? "" : " ") + value_at(scope, "");
+  }
   if (out.issuer.empty()) return std::nullopt;
   return out;
 }

@@ -71,7 +71,7 @@ class Batcher {
 
   Task<void> lead(std::string name) {
     const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
-    Lane& lane = lanes_[name];
+    Lane& lane = lanes_[name];  // stays while a round trip of it is under way
     lane.gathers = false;
     ++lane.under_way;
     std::deque<WaiterPtr>& waiting = lane.waiting;
@@ -89,12 +89,11 @@ class Batcher {
     } catch (...) {
       failure = std::current_exception();
     }
-    --lanes_[name].under_way;
+    --lane.under_way;
     // Only the leader was cancelled: the others ask again, in their order.
     if (failure && state.cancelled() != asio::cancellation_type::none) {
-      Lane& again = lanes_[name];
-      const auto behind = again.waiting.begin() + (again.gathers ? 1 : 0);
-      again.waiting.insert(behind, together.begin() + 1, together.end());
+      const auto behind = waiting.begin() + (lane.gathers ? 1 : 0);
+      waiting.insert(behind, together.begin() + 1, together.end());
       together.resize(1);
     }
     hand_over(name);  // first: the next round trip is under way while these answers are used
